@@ -1,0 +1,1 @@
+"""The three data sets: real files found locally or downloaded, or samples generated from a seed."""
