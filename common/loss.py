@@ -18,9 +18,7 @@ def _check(scores: Tensor, target: Tensor, ignore_index: int | None = None) -> N
         counted = target if ignore_index is None else target[target != ignore_index]
         wrong = counted[(counted < 0) | (counted >= scores.shape[1])]
         if len(wrong):
-            raise ValueError(
-                f"label {int(wrong[0])} is out of range: expected 0 to {scores.shape[1] - 1}"
-            )
+            raise ValueError(f"label {int(wrong[0])} is out of range: expected 0 to {scores.shape[1] - 1}")
 
 
 def probability_cross_entropy(probabilities: Tensor, target: Tensor) -> Tensor:
@@ -97,6 +95,4 @@ def cross_entropy(
     """
     if logits.dtype in (torch.float16, torch.bfloat16):
         logits = logits.float()
-    return negative_log_likelihood(
-        logits.log_softmax(1), target, ignore_index, smoothing, reduction
-    )
+    return negative_log_likelihood(logits.log_softmax(1), target, ignore_index, smoothing, reduction)

@@ -39,18 +39,14 @@ def read_csv(path: Path) -> list[tuple[int, str]]:
             for row in reader:
                 where = f"{path.name}, line {reader.line_num}"
                 if len(row) != 3:
-                    raise ValueError(
-                        f"{where}: {len(row)} columns, expected 3 (label, title, description)"
-                    )
+                    raise ValueError(f"{where}: {len(row)} columns, expected 3 (label, title, description)")
                 if row[0] not in ("1", "2", "3", "4"):
                     raise ValueError(f"{where}: label {row[0]!r}, expected 1, 2, 3 or 4")
                 if "\0" in row[1] + row[2]:
                     raise ValueError(f"{where}: a NUL byte in the text; the file is damaged")
                 rows.append((int(row[0]), f"{row[1]} {row[2]}".strip()))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(
-            f"{path.name} cannot be read ({error}); expected CSV in UTF-8: fetch it again"
-        ) from error
+        raise ValueError(f"{path.name} cannot be read ({error}); expected CSV in UTF-8: fetch it again") from error
     if not rows:
         raise ValueError(f"{path.name} holds no rows; fetch it again")
     return rows
@@ -70,9 +66,7 @@ def _real(data_dir: str | Path | None) -> News:
         parts[part] = read_csv(path)
         count = len(parts[part])
         if count != official_rows:
-            notes.append(
-                f"{part}: {count:,} rows, the official file has {official_rows:,}"
-            )
+            notes.append(f"{part}: {count:,} rows, the official file has {official_rows:,}")
         elif sources.md5(path) != official_md5:
             notes.append(f"{part}: {count:,} rows, but not the official file's md5")
         else:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 from torchvision.transforms.functional import pil_to_tensor
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from data import samples, sources
 
@@ -48,9 +48,7 @@ def _read_folder(folder: Path) -> tuple[Tensor, Tensor]:
     dataset = datasets.ImageFolder(str(folder))
     if tuple(dataset.classes) != CLASSES:
         odd = sorted(set(CLASSES) ^ set(dataset.classes))
-        raise ValueError(
-            f"the classes in {folder} differ from CIFAR-10's ten: {', '.join(odd)} missing or unknown"
-        )
+        raise ValueError(f"the classes in {folder} differ from CIFAR-10's ten: {', '.join(odd)} missing or unknown")
     bar = tqdm(dataset.samples, desc=f"decoding {folder.name}", unit="image", leave=False)
     images = torch.stack([_decode(path) for path, _ in bar])
     return images, torch.tensor(dataset.targets)
@@ -90,10 +88,7 @@ def _real(data_dir: str | Path | None) -> Images:
         parts = _cached_folders(folder.parent)
         what = "image folders, not the official lossless batches"
     else:
-        batches = (
-            sources.find("cifar10/cifar-10-batches-py", data_dir)
-            or sources.find("cifar-10-batches-py", data_dir)
-        )
+        batches = sources.find("cifar10/cifar-10-batches-py", data_dir) or sources.find("cifar-10-batches-py", data_dir)
         root = batches.parent if batches else sources.CACHE / "cifar10"
         if batches is None:
             archive = root / datasets.CIFAR10.filename

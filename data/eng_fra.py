@@ -37,9 +37,7 @@ def read_pairs(path: Path) -> list[tuple[str, str]]:
     for number, line in enumerate(lines, 1):
         sides = line.split("\t")
         if len(sides) < 2 or not sides[0].strip() or not sides[1].strip():
-            raise ValueError(
-                f"{path.name}, line {number}: expected 'english<TAB>french', found {line[:60]!r}"
-            )
+            raise ValueError(f"{path.name}, line {number}: expected 'english<TAB>french', found {line[:60]!r}")
         pairs.append((sides[0], sides[1]))
     if not pairs:
         raise ValueError(f"{path.name} holds no sentence pairs; fetch it again")
@@ -83,9 +81,7 @@ def locate(kind: str = "auto", data_dir: str | Path | None = None) -> PairFile:
         pairs = samples.sentence_pairs()
         path = sources.CACHE / "sample" / "eng-fra.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", dir=path.parent, suffix=".part", delete=False, encoding="utf-8"
-        ) as part:
+        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False, encoding="utf-8") as part:
             part.writelines(f"{english}\t{french}\n" for english, french in pairs)
         os.replace(part.name, path)
         return PairFile(path, "sample", f"generated sample ({len(pairs):,} pairs)")

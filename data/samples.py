@@ -26,18 +26,140 @@ _TOPICS = {
         laboratory robot asteroid server encryption wireless researchers species galaxy database
         laptop molecule probe network console fossil search vaccine desktop""",
 }  # fmt: skip
-_SHARED_NOUNS = """plan report week month deal team group company country city officials leader source
-    decision future record problem change question season market world people statement result
-    program support attack victory loss chance center member role move talks pressure growth
-    crisis effort review case contract board spokesman rival partner crowd fans test""".split()
-_SHARED_VERBS = """said announced expected faced reported won lost raised opened closed delayed
-    rejected backed warned showed led launched cut joined ended started missed signed planned
-    considered defended blamed praised ordered pushed""".split()
-_SHARED_ADJECTIVES = """new early late major strong weak final local global recent possible big key
-    long public former young top likely second third surprising difficult costly quiet""".split()
-_PLACES = """London Tokyo Madrid Cairo Lima Oslo Nairobi Seoul Boston Berlin Delhi Lisbon Toronto
-    Prague Athens Dublin Jakarta Bogota Sydney Vienna""".split()
-_DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
+_SHARED_NOUNS = [
+    "plan",
+    "report",
+    "week",
+    "month",
+    "deal",
+    "team",
+    "group",
+    "company",
+    "country",
+    "city",
+    "officials",
+    "leader",
+    "source",
+    "decision",
+    "future",
+    "record",
+    "problem",
+    "change",
+    "question",
+    "season",
+    "market",
+    "world",
+    "people",
+    "statement",
+    "result",
+    "program",
+    "support",
+    "attack",
+    "victory",
+    "loss",
+    "chance",
+    "center",
+    "member",
+    "role",
+    "move",
+    "talks",
+    "pressure",
+    "growth",
+    "crisis",
+    "effort",
+    "review",
+    "case",
+    "contract",
+    "board",
+    "spokesman",
+    "rival",
+    "partner",
+    "crowd",
+    "fans",
+    "test",
+]
+_SHARED_VERBS = [
+    "said",
+    "announced",
+    "expected",
+    "faced",
+    "reported",
+    "won",
+    "lost",
+    "raised",
+    "opened",
+    "closed",
+    "delayed",
+    "rejected",
+    "backed",
+    "warned",
+    "showed",
+    "led",
+    "launched",
+    "cut",
+    "joined",
+    "ended",
+    "started",
+    "missed",
+    "signed",
+    "planned",
+    "considered",
+    "defended",
+    "blamed",
+    "praised",
+    "ordered",
+    "pushed",
+]
+_SHARED_ADJECTIVES = [
+    "new",
+    "early",
+    "late",
+    "major",
+    "strong",
+    "weak",
+    "final",
+    "local",
+    "global",
+    "recent",
+    "possible",
+    "big",
+    "key",
+    "long",
+    "public",
+    "former",
+    "young",
+    "top",
+    "likely",
+    "second",
+    "third",
+    "surprising",
+    "difficult",
+    "costly",
+    "quiet",
+]
+_PLACES = [
+    "London",
+    "Tokyo",
+    "Madrid",
+    "Cairo",
+    "Lima",
+    "Oslo",
+    "Nairobi",
+    "Seoul",
+    "Boston",
+    "Berlin",
+    "Delhi",
+    "Lisbon",
+    "Toronto",
+    "Prague",
+    "Athens",
+    "Dublin",
+    "Jakarta",
+    "Bogota",
+    "Sydney",
+    "Vienna",
+]
+_DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 
 
 def news(
@@ -265,8 +387,8 @@ def images(
     labels = labels[torch.randperm(count, generator=generator)]
     line = torch.linspace(-1, 1, 32)
     y, x = torch.meshgrid(line, line, indexing="ij")  # (32, 32)
-    x, y = x - uniform(-0.3, 0.3, 1, 1), y - uniform(-0.3, 0.3, 1, 1)  # (N, 32, 32)
-    turn, scale = uniform(-math.pi, math.pi, 1, 1), uniform(0.45, 0.8, 1, 1)
+    x, y = x - uniform(-0.15, 0.15, 1, 1), y - uniform(-0.15, 0.15, 1, 1)  # (N, 32, 32)
+    turn, scale = uniform(-0.4, 0.4, 1, 1), uniform(0.65, 0.9, 1, 1)
     u = (x * turn.cos() + y * turn.sin()) / scale
     v = (y * turn.cos() - x * turn.sin()) / scale
     mask = torch.zeros(count, 32, 32, dtype=torch.bool)
@@ -274,10 +396,9 @@ def images(
         mine = labels == label
         mask[mine] = _inside(shape, u[mine], v[mine])
 
-    ground = uniform(0.1, 0.9, 3, 1, 1)
-    offset = uniform(-1, 1, 3, 1, 1)
-    # The figure's color keeps a distance from the ground's, in a random direction.
-    figure = ground + 0.45 * offset / offset.norm(dim=1, keepdim=True).clamp_min(0.1)
+    # The figure is always lighter than the ground; by how much in each color differs.
+    ground = uniform(0.05, 0.55, 3, 1, 1)
+    figure = ground + uniform(0.1, 0.45, 3, 1, 1)
     shading = uniform(-0.15, 0.15, 1, 1, 1) * line + uniform(-0.15, 0.15, 1, 1, 1) * line[:, None]
     pictures = torch.where(mask[:, None], figure, ground) + shading
     pictures += 0.08 * torch.randn(pictures.shape, generator=generator)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 KINDS = ("auto", "real", "sample")
 CACHE = Path(__file__).resolve().parent / "cache"
@@ -89,18 +89,15 @@ def download(url: str, path: Path, check: Callable[[Path], None]) -> Path:
     handle, name = tempfile.mkstemp(prefix=path.name + ".", suffix=".part", dir=path.parent)
     part = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file:
-            with urllib.request.urlopen(url, timeout=READ_SECONDS) as response:
-                size = int(response.headers.get("Content-Length") or 0)
-                bar = tqdm(
-                    total=size or None, unit="B", unit_scale=True, desc=path.name, leave=False
-                )
-                with bar:
-                    while block := response.read(1 << 16):
-                        file.write(block)
-                        bar.update(len(block))
-                if size and file.tell() != size:
-                    raise ValueError(f"it ended after {file.tell():,} of {size:,} bytes")
+        with os.fdopen(handle, "wb") as file, urllib.request.urlopen(url, timeout=READ_SECONDS) as response:
+            size = int(response.headers.get("Content-Length") or 0)
+            bar = tqdm(total=size or None, unit="B", unit_scale=True, desc=path.name, leave=False)
+            with bar:
+                while block := response.read(1 << 16):
+                    file.write(block)
+                    bar.update(len(block))
+            if size and file.tell() != size:
+                raise ValueError(f"it ended after {file.tell():,} of {size:,} bytes")
         check(part)
         os.replace(part, path)
     except (urllib.error.URLError, TimeoutError, ConnectionError, ValueError) as error:

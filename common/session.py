@@ -1,0 +1,138 @@
+"""How a run starts and ends: seed, device, versions, and the one line that states its result."""
+
+import ctypes
+import json
+import os
+import platform
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and PyTorch, on every device."""
+    random.seed(seed)
+    np.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """The device to train on.
+
+    Args:
+        name: ``auto`` (a GPU if there is one), ``cuda`` or ``cpu``.
+
+    Raises:
+        ValueError: for another name, or ``cuda`` on a machine where PyTorch finds no GPU.
+    """
+    if name not in ("auto", "cuda", "cpu"):
+        raise ValueError(f"device {name!r} is unknown: expected 'auto', 'cuda' or 'cpu'")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ValueError(
+            "device 'cuda' was asked for, but PyTorch finds no GPU: choose 'auto' or 'cpu', "
+            "or in Colab Runtime > Change runtime type > GPU"
+        )
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep large freed blocks instead of returning them to the system.
+
+    A training step on the CPU frees and asks for the same large tensors again and again; without
+    this, every one is mapped and zeroed by the kernel anew. Elsewhere than on glibc: does nothing.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # names and values of malloc.h
+        mallopt(mmap_threshold, 1 << 30)
+        mallopt(trim_threshold, (1 << 31) - 1)
+        mallopt(top_pad, 64 << 20)
+
+
+def describe(device: torch.device, seed: int) -> str:
+    """One line: device, seed and versions."""
+    if device.type == "cuda":
+        where = torch.cuda.get_device_name(device)
+    else:
+        where = f"CPU, {torch.get_num_threads()} threads"
+    return (
+        f"device {device.type} ({where}) | seed {seed} | Python {platform.python_version()} | "
+        f"torch {torch.__version__} | numpy {np.__version__}"
+    )
+
+
+def start(seed: int, device: str = "auto") -> torch.device:
+    """Seed everything, choose the device and print :func:`describe`; returns the device."""
+    keep_freed_memory()
+    seed_everything(seed)
+    chosen = choose_device(device)
+    print(describe(chosen, seed))
+    return chosen
+
+
+class Clock:
+    """Seconds since it was made."""
+
+    def __init__(self) -> None:
+        self.began = time.perf_counter()
+
+    def __call__(self) -> float:
+        return time.perf_counter() - self.began
+
+
+def write_atomically(path: Path, content: str) -> None:
+    """Write a text file that is there whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False, encoding="utf-8") as part:
+        part.write(content)
+        part.flush()
+        os.fsync(part.fileno())
+    os.replace(part.name, path)
+
+
+def report(
+    folder: str | Path,
+    *,
+    task: str,
+    metric: str,
+    value: float,
+    bar: float,
+    higher_is_better: bool,
+    data: str,
+    train_size: int,
+    test_size: int,
+    seed: int,
+    device: torch.device,
+    seconds: float,
+    **more: float,
+) -> dict:
+    """Print the ``RESULT {...}`` line and write the same to ``<folder>/result.json``.
+
+    ``value`` passes if it lies strictly beyond ``bar``; ``seconds`` is how long the notebook took.
+    """
+    result = {
+        "task": task,
+        "metric": metric,
+        "value": round(value, 4),
+        "bar": bar,
+        "passed": value > bar if higher_is_better else value < bar,
+        "data": data,
+        "train_size": train_size,
+        "test_size": test_size,
+        "seed": seed,
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "seconds": round(seconds, 1),
+        "torch": torch.__version__,
+        **{name: round(number, 4) for name, number in more.items()},
+    }
+    write_atomically(Path(folder) / "result.json", json.dumps(result, indent=2) + "\n")
+    sys.stdout.flush()
+    print("RESULT", json.dumps(result))
+    return result

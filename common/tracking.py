@@ -1,0 +1,46 @@
+"""TensorBoard event files: written while training, read back for static figures."""
+
+import shutil
+from pathlib import Path
+
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch.utils.tensorboard import SummaryWriter
+
+Curves = dict[str, tuple[list[int], list[float]]]  # tag -> (steps, values)
+
+
+def open_run(folder: str | Path, resume_at: int = 0) -> SummaryWriter:
+    """A writer for one run.
+
+    Args:
+        folder: where the run's event files lie.
+        resume_at: 0 starts the run afresh and removes what an earlier one left there; above 0, the
+            curves go on from that step, and what was logged at or after it counts no more.
+    """
+    folder = Path(folder)
+    if resume_at == 0 and folder.exists():
+        shutil.rmtree(folder)
+    return SummaryWriter(str(folder), purge_step=resume_at or None)
+
+
+def log(writer: SummaryWriter, step: int, **values: float) -> None:
+    """Log scalars at one step; ``train_loss=...`` becomes the tag ``train/loss``."""
+    for name, value in values.items():
+        writer.add_scalar(name.replace("_", "/", 1), value, step)
+    writer.flush()
+
+
+def read_run(folder: str | Path) -> Curves:
+    """All scalars of the run in ``folder``.
+
+    Raises:
+        FileNotFoundError: if no event file lies there.
+    """
+    if not any(Path(folder).glob("events.out.tfevents.*")):
+        raise FileNotFoundError(f"no TensorBoard event file in {folder}: run the training cell first")
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    events.Reload()
+    return {
+        tag: ([e.step for e in events.Scalars(tag)], [e.value for e in events.Scalars(tag)])
+        for tag in events.Tags()["scalars"]
+    }

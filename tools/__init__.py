@@ -1,0 +1,1 @@
+"""Commands for working on the project; the notebooks use none of them."""
