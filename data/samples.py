@@ -159,7 +159,9 @@ _PLACES = [
     "Sydney",
     "Vienna",
 ]
-_DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+_DAYS = """
+    Monday Tuesday Wednesday Thursday Friday Saturday Sunday
+""".split()
 
 
 def news(
