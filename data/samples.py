@@ -26,139 +26,25 @@ _TOPICS = {
         laboratory robot asteroid server encryption wireless researchers species galaxy database
         laptop molecule probe network console fossil search vaccine desktop""",
 }  # fmt: skip
-_SHARED_NOUNS = [
-    "plan",
-    "report",
-    "week",
-    "month",
-    "deal",
-    "team",
-    "group",
-    "company",
-    "country",
-    "city",
-    "officials",
-    "leader",
-    "source",
-    "decision",
-    "future",
-    "record",
-    "problem",
-    "change",
-    "question",
-    "season",
-    "market",
-    "world",
-    "people",
-    "statement",
-    "result",
-    "program",
-    "support",
-    "attack",
-    "victory",
-    "loss",
-    "chance",
-    "center",
-    "member",
-    "role",
-    "move",
-    "talks",
-    "pressure",
-    "growth",
-    "crisis",
-    "effort",
-    "review",
-    "case",
-    "contract",
-    "board",
-    "spokesman",
-    "rival",
-    "partner",
-    "crowd",
-    "fans",
-    "test",
-]
-_SHARED_VERBS = [
-    "said",
-    "announced",
-    "expected",
-    "faced",
-    "reported",
-    "won",
-    "lost",
-    "raised",
-    "opened",
-    "closed",
-    "delayed",
-    "rejected",
-    "backed",
-    "warned",
-    "showed",
-    "led",
-    "launched",
-    "cut",
-    "joined",
-    "ended",
-    "started",
-    "missed",
-    "signed",
-    "planned",
-    "considered",
-    "defended",
-    "blamed",
-    "praised",
-    "ordered",
-    "pushed",
-]
-_SHARED_ADJECTIVES = [
-    "new",
-    "early",
-    "late",
-    "major",
-    "strong",
-    "weak",
-    "final",
-    "local",
-    "global",
-    "recent",
-    "possible",
-    "big",
-    "key",
-    "long",
-    "public",
-    "former",
-    "young",
-    "top",
-    "likely",
-    "second",
-    "third",
-    "surprising",
-    "difficult",
-    "costly",
-    "quiet",
-]
-_PLACES = [
-    "London",
-    "Tokyo",
-    "Madrid",
-    "Cairo",
-    "Lima",
-    "Oslo",
-    "Nairobi",
-    "Seoul",
-    "Boston",
-    "Berlin",
-    "Delhi",
-    "Lisbon",
-    "Toronto",
-    "Prague",
-    "Athens",
-    "Dublin",
-    "Jakarta",
-    "Bogota",
-    "Sydney",
-    "Vienna",
-]
+_SHARED_NOUNS = """
+    plan report week month deal team group company country city officials leader source decision
+    future record problem change question season market world people statement result program
+    support attack victory loss chance center member role move talks pressure growth crisis effort
+    review case contract board spokesman rival partner crowd fans test
+""".split()
+_SHARED_VERBS = """
+    said announced expected faced reported won lost raised opened closed delayed rejected backed
+    warned showed led launched cut joined ended started missed signed planned considered defended
+    blamed praised ordered pushed
+""".split()
+_SHARED_ADJECTIVES = """
+    new early late major strong weak final local global recent possible big key long public former
+    young top likely second third surprising difficult costly quiet
+""".split()
+_PLACES = """
+    London Tokyo Madrid Cairo Lima Oslo Nairobi Seoul Boston Berlin Delhi Lisbon Toronto Prague
+    Athens Dublin Jakarta Bogota Sydney Vienna
+""".split()
 _DAYS = """
     Monday Tuesday Wednesday Thursday Friday Saturday Sunday
 """.split()
