@@ -1,5 +1,6 @@
 """Checkpoints that survive an interruption: whole or not there at all, refused when they do not fit."""
 
+import io
 import os
 import pickle
 import random
@@ -81,8 +82,9 @@ class Checkpoint:
         """
         if not resume or not self.path.exists():
             return 0, []
+        stored = io.BytesIO(self.path.read_bytes())  # what goes wrong below is the content's fault, not the disk's
         try:
-            content = torch.load(self.path, map_location="cpu", weights_only=True)
+            content = torch.load(stored, map_location="cpu", weights_only=True)
             written_under = content["parameters"]
             states = content["parts"]
             epoch, history, randomness = content["epoch"], content["history"], content["random"]

@@ -30,6 +30,13 @@ def log(writer: SummaryWriter, step: int, **values: float) -> None:
     writer.flush()
 
 
+def log_options(writer: SummaryWriter, options: dict[str, str | float], outcome: dict[str, float]) -> None:
+    """Log a run's options and what they led to, for TensorBoard's page of hyperparameters."""
+    # The page finds a run by its folder, and "." is the folder of the curves themselves.
+    writer.add_hparams(options, {f"outcome/{name}": value for name, value in outcome.items()}, run_name=".")
+    writer.flush()
+
+
 def read_run(folder: str | Path) -> Curves:
     """All scalars of the run in ``folder``.
 

@@ -1,0 +1,208 @@
+"""The hand-written translation model against PyTorch's own layers and plain enumeration."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from common.collate import pad
+from data.data import Lang, normalizeString, prepareData
+
+SOS, EOS, PAD = 0, 1, -1
+
+
+@pytest.fixture
+def model(seq2seq):
+    torch.manual_seed(0)
+    model = seq2seq.LSTMSeq2Seq(in_dim=9, out_dim=5, emb_dim=4, hid_dim=6, device="cpu", dropout=0.5).double().eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.7)
+    return model
+
+
+@pytest.fixture
+def batch():
+    src, _ = pad([[5, 3, 8, EOS], [7, EOS], [2, 2, EOS]], PAD)
+    trg, _ = pad([[SOS, 4, EOS], [SOS, 2, 3, 4, EOS], [SOS, EOS]], PAD)
+    return src, trg
+
+
+def test_lang_counts_words_and_reserves_sos_and_eos():
+    lang = Lang("eng")
+    assert lang.n_words == 2 and lang.index2word == {0: "SOS", 1: "EOS"}
+    lang.addSentence("i am i")
+    assert lang.word2index == {"i": 2, "am": 3} and lang.word2count == {"i": 2, "am": 1} and lang.n_words == 4
+
+
+def test_normalization_keeps_letters_and_sentence_ends():
+    assert normalizeString("  J'étais là, à 10h !  ") == "j etais la a h !"
+    assert normalizeString("I'm here.") == "i m here ."
+
+
+def test_prepare_data_filters_reverses_and_counts(tmp_path, capsys):
+    (tmp_path / "eng-fra.txt").write_text(
+        "I'm fine.\tJe vais bien.\nGo.\tVa !\nShe isn't in.\tElle n'est pas là.\n"
+        "You are " + "very " * 8 + "late.\tTu es en retard.\n",
+        encoding="utf-8",
+    )
+    source, target, pairs = prepareData("eng", "fra", reverse=True, folder=tmp_path)
+    assert pairs == [["je vais bien .", "i m fine ."], ["elle n est pas la .", "she isn t in ."]]
+    assert (source.name, target.name) == ("fra", "eng") and target.n_words == 2 + len("i m fine . she isn t in".split())
+    printed = capsys.readouterr().out
+    assert "Read 4 " in printed and "Kept 2 " in printed
+    assert prepareData("eng", "fra", folder=tmp_path)[2][0] == ["i m fine .", "je vais bien ."]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    (
+        ("I'm fine.\n", "line 1"),
+        ("I'm fine.\tBien.\nI'm \t\n", "line 2"),
+        ("Go.\tVa !\n", "no pair"),
+        ("", "no sentence"),
+    ),
+)
+def test_prepare_data_names_what_is_wrong_with_the_file(tmp_path, content, message):
+    (tmp_path / "eng-fra.txt").write_text(content, encoding="utf-8")
+    with pytest.raises(ValueError, match=message):
+        prepareData("eng", "fra", folder=tmp_path)
+
+
+@pytest.mark.parametrize("bidirectional", (False, True))
+def test_encoder_equals_a_packed_torch_lstm(seq2seq, bidirectional, batch):
+    torch.manual_seed(0)
+    encoder = seq2seq.LSTMEncoder(9, 4, 6, bidirectional=bidirectional).double().eval()
+    layer = nn.LSTM(4, 3 if bidirectional else 6, batch_first=True, bidirectional=bidirectional).double()
+    with torch.no_grad():
+        for name, parameter in layer.named_parameters():
+            half = encoder.backwards if name.endswith("_reverse") else encoder.forwards
+            parameter.copy_(getattr(half, name.removesuffix("_reverse")))
+    src, length = batch[0], torch.tensor([4, 2, 3])
+    x = encoder.embedding(src.clamp_min(0))
+    packed, (last, _) = layer(nn.utils.rnn.pack_padded_sequence(x, length, batch_first=True, enforce_sorted=False))
+    expected, _ = nn.utils.rnn.pad_packed_sequence(packed, batch_first=True)
+    states, hidden, _ = encoder(src)
+    there = seq2seq.valid_positions(src)
+    assert torch.allclose(states[there], expected[there], atol=1e-12)
+    assert torch.allclose(hidden[0], last.transpose(0, 1).flatten(1), atol=1e-12)
+
+
+def test_attention_equals_torch_scaled_dot_product_attention_with_a_mask(seq2seq):
+    decoder = seq2seq.AttnLSTMDecoder(4, 6, 5, 0.5, enc_hiddens=torch.randn(3, 7, 6))
+    decoder.enc_valid = torch.arange(7) < torch.tensor([[7], [2], [4]])
+    query = torch.randn(3, 6)
+    expected = F.scaled_dot_product_attention(
+        query.unsqueeze(1), decoder.enc_hiddens, decoder.enc_hiddens, decoder.enc_valid.unsqueeze(1), scale=1.0
+    )
+    context, weights = decoder.attend(query)
+    assert torch.allclose(context, expected.squeeze(1), atol=1e-5)
+    assert not weights[~decoder.enc_valid].any()
+
+
+def test_decoder_without_encoder_states_says_what_to_set(seq2seq):
+    decoder = seq2seq.AttnLSTMDecoder(4, 6, 5, 0.5)
+    with pytest.raises(ValueError, match="set enc_hiddens"):
+        decoder(torch.zeros(1, 1, dtype=torch.long), torch.zeros(1, 1, 6), torch.zeros(1, 1, 6))
+
+
+def test_forward_gives_distributions_and_a_zero_first_column(model, batch):
+    output = model(*batch)
+    assert output.shape == (3, 5, 5) and not output[:, :, 0].any()
+    assert torch.allclose(output[:, :, 1:].exp().sum(1), torch.ones(3, 4, dtype=torch.double))
+
+
+def test_padding_changes_neither_side(model, batch):
+    src, trg = batch
+    output = model(src, trg)
+    for filler in (PAD, 0, EOS):
+        assert torch.allclose(model(F.pad(src, (0, 3), value=filler), trg), output, atol=1e-12)
+    assert torch.allclose(model(src, F.pad(trg, (0, 2), value=PAD))[:, :, :5], output, atol=1e-12)
+    assert torch.allclose(model(src[1:2, :2], trg[1:2]), output[1:2], atol=1e-12)  # alone, without padding
+
+
+def test_later_target_words_do_not_change_earlier_predictions(model, batch):
+    src, trg = batch
+    changed = trg.clone()
+    changed[1, 3] = 2
+    assert torch.equal(model(src, trg)[1, :, :4], model(src, changed)[1, :, :4])
+
+
+def test_a_source_of_padding_alone_is_refused(model, batch):
+    with pytest.raises(ValueError, match="nothing but padding"):
+        model(torch.full((1, 3), PAD), batch[1][:1])
+
+
+def test_perplexity_counts_words_and_eos_alone(seq2seq, model, batch):
+    src, trg = batch
+    total, count = 0.0, 0
+    log_probs = model(src, trg)
+    for b, t in itertools.product(range(3), range(1, 5)):
+        if trg[b, t] != PAD:
+            total, count = total - log_probs[b, trg[b, t], t].item(), count + 1
+    assert count == 2 + 4 + 1
+    together = seq2seq.perplexity(model, [(src, trg)])
+    assert together == pytest.approx(math.exp(total / count), rel=1e-9)
+    apart = seq2seq.perplexity(model, [(src[:1], trg[:1, :3]), (src[1:], trg[1:])])
+    assert apart == pytest.approx(together, rel=1e-9)
+
+
+def test_train_takes_the_harness_loss_and_learns(seq2seq, batch):
+    torch.manual_seed(0)
+    model = seq2seq.LSTMSeq2Seq(9, 5, 8, 8, "cpu", dropout=0.0)
+    optimizer, loss_fn = torch.optim.Adam(model.parameters(), lr=0.02), nn.NLLLoss(ignore_index=PAD)
+    first = seq2seq.train(model, [batch], optimizer, loss_fn, 1.0)
+    for _ in range(60):
+        last = seq2seq.train(model, [batch], optimizer, loss_fn, 1.0)
+    assert last < 0.1 < first
+    assert seq2seq.evaluate(model, [batch], loss_fn) < 0.1
+
+
+def enumerate_best(model, src, length):
+    """The likeliest of all sentences of at most ``length`` tokens, by trying each."""
+    best = (-math.inf, None)
+    for n in range(length):
+        for body in itertools.product((0, 2, 3, 4), repeat=n):
+            trg = torch.tensor([[SOS, *body, EOS]])
+            log_probs = model(src, trg)[0]
+            score = sum(log_probs[word, t].item() for t, word in enumerate(trg[0].tolist()) if t)
+            best = max(best, (score, trg[0].tolist()))
+    return best[1]
+
+
+def test_a_beam_wide_enough_finds_the_likeliest_sentence(seq2seq, model):
+    with torch.no_grad():
+        model.decoder.classifier.bias[EOS] = 3.0  # so that the likeliest sentence is a short one
+        for source in ([5, 3, EOS], [7, EOS], [2, 8, 6, EOS]):
+            src = torch.tensor([source])
+            found = seq2seq.translate(model, src, beam=125, max_length=4)[0].tolist()
+            assert found[: found.index(EOS) + 1] == enumerate_best(model, src, 4)
+
+
+def test_greedy_search_takes_the_likeliest_word_each_time_whatever_the_batch(seq2seq, model, batch):
+    src = batch[0]
+    together = seq2seq.translate(model, src, beam=1, max_length=6)
+    for b in range(3):
+        tokens = [SOS]
+        while tokens[-1] != EOS and len(tokens) < 7:
+            tokens.append(int(model(src[b : b + 1], torch.tensor([[*tokens, EOS]]))[0, :, len(tokens)].argmax()))
+        assert together[b].tolist()[: len(tokens)] == tokens
+
+
+def test_splits_share_nothing_and_unseen_sentences_stay_unseen(seq2seq):
+    parts = seq2seq.split_pairs(1000, 1234)
+    assert [len(p) for p in parts] == [600, 200, 200] and sorted(sum(parts, [])) == list(range(1000))
+    assert parts == seq2seq.split_pairs(1000, 1234) != seq2seq.split_pairs(1000, 1)
+    pairs = [[f"f{i}", f"e{i % 40}"] for i in range(100)]
+    train, validation, test = ({pairs[i][1] for i in rows} for rows in seq2seq.split_sentences(pairs, 1234))
+    assert not train & test and not train & validation and not validation & test
+    assert len(train | validation | test) == 40
+
+
+def test_an_unknown_word_is_named_with_similar_ones(seq2seq):
+    lang = Lang("fra")
+    lang.addSentence("bonjour")
+    with pytest.raises(ValueError, match=r"bonjur \(similar: bonjour\)"):
+        seq2seq.encode(lang, "bonjur")
