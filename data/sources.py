@@ -54,6 +54,8 @@ def md5(path: Path) -> str:
 def _reach(url: str) -> None:
     # Name look-ups know no time-out of their own, so the connection is tried in a thread.
     parts = urllib.parse.urlsplit(url)
+    if parts.scheme in urllib.request.getproxies():
+        return  # a proxy looks the name up, and answers for itself
     port = parts.port or (443 if parts.scheme == "https" else 80)
     outcome: list[Exception | None] = []
 

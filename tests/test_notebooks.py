@@ -14,7 +14,8 @@ LOSS_NAMES = r"\b\w*Loss\b|F\.(cross_entropy|nll_loss|\w*_loss)|functional\.(cro
 FORBIDDEN = {  # what the assignment does not allow, anywhere in the notebook's code or text
     "hw4_rnn": rf"nn\.(RNN|LSTM|GRU)|\bLinear\b|\bEmbedding|nn\.Dropout|{LOSS_NAMES}",
     "hw4_seq2seq": r"MultiheadAttention|nn\.Transformer|scaled_dot_product_attention",
-    "hw4_vit": rf"MultiheadAttention|nn\.Transformer|nn\.Dropout|scaled_dot_product|torchvision\.models|timm|{LOSS_NAMES}",
+    "hw4_vit": r"MultiheadAttention|nn\.Transformer|nn\.Dropout|scaled_dot_product|torchvision\.models|timm|"
+    + LOSS_NAMES,
 }
 ALLOWED_IMPORTS = {
     "torch", "torchvision", "torchtext", "tensorboard", "matplotlib", "numpy", "tqdm", "common", "data",

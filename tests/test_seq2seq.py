@@ -193,7 +193,7 @@ def test_greedy_search_takes_the_likeliest_word_each_time_whatever_the_batch(seq
 
 def test_splits_share_nothing_and_unseen_sentences_stay_unseen(seq2seq):
     parts = seq2seq.split_pairs(1000, 1234)
-    assert [len(p) for p in parts] == [600, 200, 200] and sorted(sum(parts, [])) == list(range(1000))
+    assert [len(p) for p in parts] == [600, 200, 200] and sorted(i for part in parts for i in part) == list(range(1000))
     assert parts == seq2seq.split_pairs(1000, 1234) != seq2seq.split_pairs(1000, 1)
     pairs = [[f"f{i}", f"e{i % 40}"] for i in range(100)]
     train, validation, test = ({pairs[i][1] for i in rows} for rows in seq2seq.split_sentences(pairs, 1234))
