@@ -4,10 +4,11 @@ import ast
 import json
 import re
 
+import nbformat
 import pytest
 from conftest import ROOT, read
 
-from tools.notebooks import EMPTIED, TASKS, code_hash, tags
+from tools.notebooks import EMPTIED, TASKS, clean, code_hash, tags
 
 NOTEBOOKS = tuple(TASKS)
 LOSS_NAMES = r"\b\w*Loss\b|F\.(cross_entropy|nll_loss|\w*_loss)|functional\.(cross_entropy|nll_loss|\w*_loss)"
@@ -123,3 +124,17 @@ def test_the_saved_result_meets_the_bar_on_real_data(name, bar):
     assert result["data"] == "real" and result["bar"] == bar and result["passed"] is True
     assert result["value"] < bar if name == "hw4_seq2seq" else result["value"] > bar
     assert result["test_size"] == {"hw4_rnn": 7_600, "hw4_seq2seq": result["test_size"], "hw4_vit": 10_000}[name]
+
+
+def test_cleaning_for_publication_keeps_results_and_drops_data_and_progress_bars():
+    def cell(tag, *texts):
+        outputs = [nbformat.v4.new_output("stream", name=name, text=text) for name, text in texts]
+        return nbformat.v4.new_code_cell("1", metadata={"tags": [tag], "papermill": {}}, outputs=outputs)
+
+    notebook = nbformat.v4.new_notebook(cells=[
+        cell("define", ("stdout", "RESULT"), ("stderr", "100 it/s")), cell("shows-data", ("stdout", "a sentence")),
+    ])  # fmt: skip
+    clean(notebook, publish=True)
+    assert [[o.text for o in c.outputs] for c in notebook.cells] == [["RESULT"], []]
+    assert notebook.metadata["hw4"]["code_sha256"] == code_hash(notebook)
+    assert notebook.cells[0].metadata == {"tags": ["define"]}

@@ -18,12 +18,14 @@ import psutil
 from tools.notebooks import ROOT, TASKS, clean
 
 
-def stop_servers() -> None:
-    """End the TensorBoard servers that executed cells started: they outlive their notebook."""
+def servers() -> set[psutil.Process]:
+    """The TensorBoard servers that run in this folder."""
+    found = set()
     for process in psutil.process_iter(["cmdline", "cwd"]):
         command = process.info["cmdline"] or []
         if any("tensorboard" in part for part in command[:2]) and process.info["cwd"] == str(ROOT):
-            process.terminate()
+            found.add(process)
+    return found
 
 
 def execute(name: str, data: str, in_place: bool) -> dict:
@@ -36,7 +38,7 @@ def execute(name: str, data: str, in_place: bool) -> dict:
     copy = ROOT / "build" / data / f"{name}.ipynb"
     copy.parent.mkdir(parents=True, exist_ok=True)
     print(f"\n--- {name} on {data} data -> {copy.relative_to(ROOT)}", flush=True)
-    began, error = time.time(), None
+    began, error, running = time.time(), None, servers()
     try:
         papermill.execute_notebook(
             str(ROOT / f"{name}.ipynb"), str(copy), cwd=str(ROOT), kernel_name="python3",
@@ -46,7 +48,8 @@ def execute(name: str, data: str, in_place: bool) -> dict:
         error = f"{failure.ename}: {failure.evalue}"
         print(failure, file=sys.stderr)
     finally:
-        stop_servers()
+        for server in servers() - running:  # they would outlive the notebook that started them
+            server.terminate()
     if error or not result_file.exists():
         return {"error": error or "no RESULT", "seconds": time.time() - began}
     notebook = clean(nbformat.read(copy, as_version=4), publish=in_place)
