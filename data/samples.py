@@ -55,7 +55,7 @@ def news(
 ) -> tuple[list[tuple[int, str]], list[tuple[int, str]]]:
     """News-like texts of four topics that share most of their vocabulary.
 
-    A noun is of the text's own topic in one case of seven, of another topic in one of twenty, and
+    A noun is of the text's own topic in three cases of ten, of another topic in one of twenty, and
     otherwise one that all topics use; lengths spread as AG_NEWS's do (about 15 to 100 tokens).
 
     Returns:
@@ -66,9 +66,9 @@ def news(
 
     def noun(label: int) -> str:
         draw = rng.random()
-        if draw < 1 / 7:
+        if draw < 0.3:
             return rng.choice(topics[label])
-        if draw < 1 / 7 + 1 / 20:
+        if draw < 0.35:
             return rng.choice(topics[rng.randint(1, 4)])
         return rng.choice(_SHARED_NOUNS)
 
