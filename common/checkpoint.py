@@ -104,7 +104,7 @@ class Checkpoint:
         if differences:
             raise ValueError(
                 f"{self.path} was written under other parameters ({'; '.join(differences)}): "
-                "set them back, remove the file, or set RESUME to False"
+                "set them back, remove the file, or set resume to False"
             )
         for name, part in self.parts.items():
             (part.load_state_dict if hasattr(part, "state_dict") else part.set_state)(states[name])
