@@ -11,9 +11,10 @@ from conftest import ROOT, read
 from tools.notebooks import EMPTIED, TASKS, clean, code_hash, tags
 
 NOTEBOOKS = tuple(TASKS)
-LOSS_NAMES = r"\b\w*Loss\b|F\.(cross_entropy|nll_loss|\w*_loss)|functional\.(cross_entropy|nll_loss|\w*_loss)"
+LOSS_NAMES = r"\w+Loss\b|(F|functional)\.\w*(loss|cross_entropy)"
+LAYERS = r"RNN|LSTM|GRU|Linear|Embedding|Dropout"
 FORBIDDEN = {  # what the assignment does not allow, anywhere in the notebook's code or text
-    "hw4_rnn": rf"nn\.(RNN|LSTM|GRU)|\bLinear\b|\bEmbedding|nn\.Dropout|{LOSS_NAMES}",
+    "hw4_rnn": rf"nn\.({LAYERS})|import\b.*\b({LAYERS})|{LOSS_NAMES}",
     "hw4_seq2seq": r"MultiheadAttention|nn\.Transformer|scaled_dot_product_attention",
     "hw4_vit": r"MultiheadAttention|nn\.Transformer|nn\.Dropout|scaled_dot_product|torchvision\.models|timm|"
     + LOSS_NAMES,
