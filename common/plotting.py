@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogFormatter
 
 # Okabe and Ito's palette, told apart with every common color blindness (jfly.uni-koeln.de/color).
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW, BLACK = (
@@ -47,6 +48,9 @@ def curves(
         ax.axhline(bar, color=COLORS["bar"], linestyle="--", linewidth=1.5, label=f"bar: {bar:g}")
     if log_scale:
         ax.set_yscale("log")
+        formatter = LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5))  # 2, 3, 4, 6 as well as 10
+        ax.yaxis.set_major_formatter(formatter)
+        ax.yaxis.set_minor_formatter(formatter)
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
     if len(series) > 1 or bar is not None:
         ax.legend(frameon=False)
