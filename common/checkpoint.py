@@ -4,12 +4,13 @@ import io
 import os
 import pickle
 import random
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+
+from common.files import whole_file
 
 
 def _random_states() -> dict[str, Any]:
@@ -59,16 +60,8 @@ class Checkpoint:
                 for name, part in self.parts.items()
             },
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        handle, part_name = tempfile.mkstemp(suffix=".part", dir=self.path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                torch.save(content, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(part_name, self.path)
-        finally:
-            Path(part_name).unlink(missing_ok=True)
+        with whole_file(self.path) as file:
+            torch.save(content, file)
 
     def restore(self, resume: bool = True) -> tuple[int, list[dict[str, float]]]:
         """Go on from the file, if there is one and ``resume`` says so.

@@ -2,16 +2,15 @@
 
 import ctypes
 import json
-import os
 import platform
 import random
-import sys
-import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+
+from common.files import whole_file
 
 
 def seed_everything(seed: int) -> None:
@@ -87,16 +86,6 @@ class Clock:
         return time.perf_counter() - self.began
 
 
-def write_atomically(path: Path, content: str) -> None:
-    """Write a text file that is there whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False, encoding="utf-8") as part:
-        part.write(content)
-        part.flush()
-        os.fsync(part.fileno())
-    os.replace(part.name, path)
-
-
 def report(
     folder: str | Path,
     *,
@@ -132,7 +121,7 @@ def report(
         "torch": torch.__version__,
         **{name: round(number, 4) for name, number in more.items()},
     }
-    write_atomically(Path(folder) / "result.json", json.dumps(result, indent=2) + "\n")
-    sys.stdout.flush()
+    with whole_file(Path(folder) / "result.json") as file:
+        file.write(json.dumps(result, indent=2).encode())
     print("RESULT", json.dumps(result))
     return result

@@ -1,7 +1,6 @@
 """CIFAR-10: 60,000 photographs of ten things, 32 x 32 (Krizhevsky 2009)."""
 
 import os
-import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from torchvision import datasets
 from torchvision.transforms.functional import pil_to_tensor
 from tqdm import tqdm
 
+from common.files import whole_file
 from data import samples, sources
 
 CLASSES = (
@@ -75,10 +75,8 @@ def _cached_folders(root: Path) -> dict[str, tuple[Tensor, Tensor]]:
         except Exception:  # whatever is wrong with a cache, it is only made again
             cache.unlink()
     parts = {part: _read_folder(root / part) for part in OFFICIAL}
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=cache.parent, suffix=".part", delete=False) as file:
+    with whole_file(cache) as file:
         torch.save({"files": found, "parts": parts}, file)
-    os.replace(file.name, cache)
     return parts
 
 

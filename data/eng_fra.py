@@ -1,11 +1,11 @@
 """The file of English-French sentence pairs behind ``data.data`` (tatoeba.org, CC BY 2.0)."""
 
 import os
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.files import whole_file
 from data import samples, sources
 
 URL = "https://download.pytorch.org/tutorial/data.zip"
@@ -54,9 +54,8 @@ def _unpack(archive: Path, path: Path) -> None:
     lines = content.count(b"\n") + (not content.endswith(b"\n"))
     if lines != OFFICIAL_PAIRS:
         raise ValueError(f"{MEMBER} has {lines:,} pairs, expected {OFFICIAL_PAIRS:,}")
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
-        part.write(content)
-    os.replace(part.name, path)
+    with whole_file(path) as file:
+        file.write(content)
 
 
 def _real(data_dir: str | Path | None) -> PairFile:
@@ -80,10 +79,8 @@ def locate(kind: str = "auto", data_dir: str | Path | None = None) -> PairFile:
     def sample() -> PairFile:
         pairs = samples.sentence_pairs()
         path = sources.CACHE / "sample" / "eng-fra.txt"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".part", delete=False, encoding="utf-8") as part:
-            part.writelines(f"{english}\t{french}\n" for english, french in pairs)
-        os.replace(part.name, path)
+        with whole_file(path) as file:
+            file.writelines(f"{english}\t{french}\n".encode() for english, french in pairs)
         return PairFile(path, "sample", f"generated sample ({len(pairs):,} pairs)")
 
     return sources.choose(kind, lambda: _real(data_dir), sample)

@@ -3,7 +3,6 @@
 import hashlib
 import os
 import socket
-import tempfile
 import threading
 import urllib.error
 import urllib.parse
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from tqdm import tqdm
+
+from common.files import whole_file
 
 KINDS = ("auto", "real", "sample")
 CACHE = Path(__file__).resolve().parent / "cache"
@@ -87,25 +88,19 @@ def download(url: str, path: Path, check: Callable[[Path], None]) -> Path:
             something that ``check`` rejects. Whatever stood at ``path`` is left as it was.
     """
     _reach(url)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=path.name + ".", suffix=".part", dir=path.parent)
-    part = Path(name)
     try:
-        with os.fdopen(handle, "wb") as file, urllib.request.urlopen(url, timeout=READ_SECONDS) as response:
+        with whole_file(path) as file, urllib.request.urlopen(url, timeout=READ_SECONDS) as response:
             size = int(response.headers.get("Content-Length") or 0)
-            bar = tqdm(total=size or None, unit="B", unit_scale=True, desc=path.name, leave=False)
-            with bar:
+            with tqdm(total=size or None, unit="B", unit_scale=True, desc=path.name, leave=False) as bar:
                 while block := response.read(1 << 16):
                     file.write(block)
                     bar.update(len(block))
             if size and file.tell() != size:
                 raise ValueError(f"it ended after {file.tell():,} of {size:,} bytes")
-        check(part)
-        os.replace(part, path)
+            file.flush()
+            check(Path(file.name))
     except (urllib.error.URLError, TimeoutError, ConnectionError, ValueError) as error:
         raise Unavailable(f"{url} gave no usable file: {error}") from error
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 
