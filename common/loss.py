@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 
-def _check(scores: Tensor, target: Tensor, ignore_index: int | None = None) -> None:
+def _check(scores: Tensor, target: Tensor) -> None:
     expected = (scores.shape[0], *scores.shape[2:]) if scores.ndim >= 2 else None
     if tuple(target.shape) != expected:
         raise ValueError(
@@ -13,12 +13,15 @@ def _check(scores: Tensor, target: Tensor, ignore_index: int | None = None) -> N
         )
     if target.numel() == 0:
         raise ValueError("the batch is empty: a mean over no examples is undefined")
-    # Looking at the values would make a GPU wait, and there the indexing kernel checks them itself.
-    if target.device.type == "cpu":
-        counted = target if ignore_index is None else target[target != ignore_index]
-        wrong = counted[(counted < 0) | (counted >= scores.shape[1])]
-        if len(wrong):
-            raise ValueError(f"label {int(wrong[0])} is out of range: expected 0 to {scores.shape[1] - 1}")
+
+
+def _pick(scores: Tensor, index: Tensor) -> Tensor:
+    """The score of each target's class: ``(B, C, ...)`` and ``(B, 1, ...)`` to ``(B, 1, ...)``."""
+    try:
+        return scores.gather(1, index)
+    except RuntimeError as error:  # looked at only now, because looking makes a GPU wait
+        wrong = index[(index < 0) | (index >= scores.shape[1])]
+        raise ValueError(f"label {int(wrong[0])} is out of range: expected 0 to {scores.shape[1] - 1}") from error
 
 
 def probability_cross_entropy(probabilities: Tensor, target: Tensor) -> Tensor:
@@ -36,7 +39,7 @@ def probability_cross_entropy(probabilities: Tensor, target: Tensor) -> Tensor:
         ValueError: if the shapes do not match, the batch is empty or a label is out of range.
     """
     _check(probabilities, target)
-    chosen = probabilities.gather(1, target.unsqueeze(1))  # (B, 1)
+    chosen = _pick(probabilities, target.unsqueeze(1))  # (B, 1)
     return -chosen.clamp_min(torch.finfo(chosen.dtype).tiny).log().mean()
 
 
@@ -66,13 +69,13 @@ def negative_log_likelihood(
     """
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction {reduction!r} is unknown: expected 'mean' or 'sum'")
-    _check(log_probs, target, ignore_index)
+    _check(log_probs, target)
     index = target.unsqueeze(1)  # (B, 1, ...)
     counted = None
     if ignore_index is not None:
         counted = (index != ignore_index).to(log_probs.dtype)
         index = index.masked_fill(index == ignore_index, 0)
-    loss = -log_probs.gather(1, index)  # (B, 1, ...)
+    loss = -_pick(log_probs, index)  # (B, 1, ...)
     if smoothing:
         loss = (1 - smoothing) * loss - smoothing * log_probs.mean(1, keepdim=True)
     if counted is None:

@@ -17,6 +17,7 @@ _STYLE = {
     "figure.constrained_layout.use": True,
     "font.size": 11,
     "axes.grid": True,
+    "axes.axisbelow": True,
     "grid.alpha": 0.3,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -97,9 +98,11 @@ def confusion(true: np.ndarray, predicted: np.ndarray, classes: Sequence[str], t
     return heatmap(counts, title, classes, classes, "predicted class", "true class", "d", ax=ax)
 
 
-def bars(values: Mapping[str, float], title: str, xlabel: str, bar: float | None = None) -> Axes:
+def bars(
+    values: Mapping[str, float], title: str, xlabel: str, bar: float | None = None, ax: Axes | None = None
+) -> Axes:
     """Horizontal bars with their values, in the order given from the top."""
-    ax = plt.subplots(figsize=(5.5, 0.8 + 0.32 * len(values)))[1]
+    ax = ax or plt.subplots(figsize=(5.5, 0.8 + 0.32 * len(values)))[1]
     drawn = ax.barh(list(values), list(values.values()), color=BLUE)
     ax.bar_label(drawn, fmt="%.1f", padding=3)
     if bar is not None:

@@ -1,6 +1,7 @@
 """TensorBoard event files: written while training, read back for static figures."""
 
 import shutil
+import time
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -9,18 +10,21 @@ from torch.utils.tensorboard import SummaryWriter
 Curves = dict[str, tuple[list[int], list[float]]]  # tag -> (steps, values)
 
 
-def open_run(folder: str | Path, resume_at: int = 0) -> SummaryWriter:
+def open_run(folder: str | Path, finished: int = 0) -> SummaryWriter:
     """A writer for one run.
 
     Args:
         folder: where the run's event files lie.
-        resume_at: 0 starts the run afresh and removes what an earlier one left there; above 0, the
-            curves go on from that step, and what was logged at or after it counts no more.
+        finished: after how many epochs the run goes on; what was logged later counts no more. 0 starts
+            the run afresh and removes what an earlier one left there.
     """
     folder = Path(folder)
-    if resume_at == 0 and folder.exists():
+    if not finished and folder.exists():
         shutil.rmtree(folder)
-    return SummaryWriter(str(folder), purge_step=resume_at or None)
+    # Event files are read in the order of their names, which tell their second: let this one be a later one.
+    for path in folder.glob("events.out.tfevents.*") if finished else ():
+        time.sleep(max(0.0, int(path.name.split(".")[3]) + 1 - time.time()))
+    return SummaryWriter(str(folder), purge_step=finished + 1 if finished else None)
 
 
 def log(writer: SummaryWriter, step: int, **values: float) -> None:
@@ -30,10 +34,11 @@ def log(writer: SummaryWriter, step: int, **values: float) -> None:
     writer.flush()
 
 
-def log_options(writer: SummaryWriter, options: dict[str, str | float], outcome: dict[str, float]) -> None:
-    """Log a run's options and what they led to, for TensorBoard's page of hyperparameters."""
+def log_options(writer: SummaryWriter, step: int, options: dict[str, str | float], outcome: dict[str, float]) -> None:
+    """Log a run's options and what they led to at its last step, for TensorBoard's page of hyperparameters."""
     # The page finds a run by its folder, and "." is the folder of the curves themselves.
-    writer.add_hparams(options, {f"outcome/{name}": value for name, value in outcome.items()}, run_name=".")
+    outcome = {f"outcome/{name}": value for name, value in outcome.items()}
+    writer.add_hparams(options, outcome, run_name=".", global_step=step)
     writer.flush()
 
 

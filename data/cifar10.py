@@ -1,6 +1,8 @@
 """CIFAR-10: 60,000 photographs of ten things, 32 x 32 (Krizhevsky 2009)."""
 
 import os
+import tarfile
+import tempfile
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,8 +57,22 @@ def _read_folder(folder: Path) -> tuple[Tensor, Tensor]:
 
 
 def _read_batches(root: Path, part: str) -> tuple[Tensor, Tensor]:
-    batches = datasets.CIFAR10(str(root), train=part == "train")
+    try:
+        batches = datasets.CIFAR10(str(root), train=part == "train")  # checks the md5 of every file
+    except RuntimeError as error:
+        folder = root / datasets.CIFAR10.base_folder
+        raise ValueError(f"{folder} is damaged or incomplete: remove it, and it is fetched again") from error
     return torch.from_numpy(batches.data).permute(0, 3, 1, 2).contiguous(), torch.tensor(batches.targets)
+
+
+def _unpack(archive: Path, root: Path) -> None:
+    """Unpack the official archive into ``root``: the folder appears there whole, and nothing outside it."""
+    try:
+        with tempfile.TemporaryDirectory(dir=root) as apart, tarfile.open(archive) as file:
+            file.extractall(apart, filter="data")  # refuses members that point outside
+            os.replace(Path(apart) / datasets.CIFAR10.base_folder, root / datasets.CIFAR10.base_folder)
+    except (tarfile.TarError, EOFError, FileNotFoundError) as error:
+        raise ValueError(f"{archive.name} is not CIFAR-10's archive ({error}): remove it and try again") from error
 
 
 def _fingerprint(files: Iterable[Path]) -> list[str]:
@@ -92,7 +108,8 @@ def _real(data_dir: str | Path | None) -> Images:
             archive = root / datasets.CIFAR10.filename
             url = os.environ.get("HW4_CIFAR10_URL", URL)
             sources.download(url, archive, sources.expect_md5(datasets.CIFAR10.tgz_md5))
-            datasets.CIFAR10(str(root), download=True)  # finds the archive there, unpacks and checks it
+            _unpack(archive, root)
+            archive.unlink()
         parts = {part: _read_batches(root, part) for part in OFFICIAL}
         what = "the official batches"
     counts = []

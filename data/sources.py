@@ -1,6 +1,7 @@
 """Where data comes from: a local folder, a download that is checked, or a generated sample."""
 
 import hashlib
+import http.client
 import os
 import socket
 import threading
@@ -99,7 +100,7 @@ def download(url: str, path: Path, check: Callable[[Path], None]) -> Path:
                 raise ValueError(f"it ended after {file.tell():,} of {size:,} bytes")
             file.flush()
             check(Path(file.name))
-    except (urllib.error.URLError, TimeoutError, ConnectionError, ValueError) as error:
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError, ValueError) as error:
         raise Unavailable(f"{url} gave no usable file: {error}") from error
     return path
 

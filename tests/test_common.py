@@ -1,7 +1,9 @@
 """The shared helpers against PyTorch's own and against files made to be broken."""
 
+import io
 import json
 import math
+import resource
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from common import loss, session, tracking
-from common.checkpoint import Checkpoint
+from common.checkpoint import Checkpoint, forget
 from common.collate import LengthBatches, pad
 
 
@@ -87,11 +89,11 @@ def test_length_batches_are_of_similar_length_and_change_every_epoch():
 # ------------------------------------------------------------------------------------ checkpoints
 
 
-def make(path, **parameters):
-    model = nn.Linear(3, 2)
+def make(folder, outputs=2, **parameters):
+    model = nn.Linear(3, outputs)
     optimizer = torch.optim.AdamW(model.parameters())
     generator = torch.Generator().manual_seed(1)
-    return Checkpoint(path, {"dim": 3} | parameters, model=model, optimizer=optimizer, generator=generator)
+    return Checkpoint(folder, {"dim": 3} | parameters, model=model, optimizer=optimizer, generator=generator)
 
 
 def steps(checkpoint, count):
@@ -105,55 +107,107 @@ def steps(checkpoint, count):
 
 def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(tmp_path):
     torch.manual_seed(0)
-    one = make(tmp_path / "c.pt")
+    one = make(tmp_path)
     steps(one, 3)
     one.save(1, [{"loss": 0.5}])
     steps(one, 3)
     torch.manual_seed(99)
-    two = make(tmp_path / "c.pt")
+    two = make(tmp_path)
     assert two.restore() == (1, [{"loss": 0.5}])
     steps(two, 3)
     assert all(torch.equal(a, b) for a, b in zip(*(c.parts["model"].parameters() for c in (one, two)), strict=True))
 
 
 def test_nothing_to_resume_means_a_fresh_start(tmp_path):
-    checkpoint = make(tmp_path / "c.pt")
+    checkpoint = make(tmp_path / "one")
     assert checkpoint.restore() == (0, [])
     checkpoint.save(1, [])
     assert checkpoint.restore(resume=False) == (0, [])
-    checkpoint.finish()
+    forget(tmp_path)
     assert checkpoint.restore() == (0, [])
 
 
-@pytest.mark.parametrize("damage", (b"", b"no checkpoint", None))
-def test_a_damaged_checkpoint_is_named_kept_aside_and_not_used(tmp_path, capsys, damage):
-    checkpoint = make(tmp_path / "c.pt")
+def foreign() -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"model": torch.zeros(3)}, buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    (
+        (lambda content: b"", "not one of this project"),
+        (lambda content: b"no checkpoint", "not one of this project"),
+        (lambda content: foreign(), "not one of this project"),
+        (lambda content: content[: len(content) // 2], "checksum"),
+        (lambda content: content[:-900] + bytes([content[-900] ^ 1]) + content[-899:], "checksum"),
+    ),
+    ids=("empty", "text", "foreign", "half", "one bit flipped"),
+)
+def test_a_damaged_or_foreign_checkpoint_is_named_kept_aside_and_not_used(tmp_path, capsys, damage, reason):
+    checkpoint = make(tmp_path)
     checkpoint.save(1, [])
-    content = checkpoint.path.read_bytes()
-    checkpoint.path.write_bytes(content[: len(content) // 2] if damage is None else damage)
+    checkpoint.path.write_bytes(damage(checkpoint.path.read_bytes()))
     assert checkpoint.restore() == (0, [])
-    assert "c.pt is no readable checkpoint" in capsys.readouterr().out
-    assert (tmp_path / "c.damaged").exists() and not checkpoint.path.exists()
+    said = capsys.readouterr().out
+    assert "checkpoint.pt is no usable checkpoint" in said and reason in said
+    assert (tmp_path / "checkpoint.damaged").exists() and not checkpoint.path.exists()
+
+
+def test_a_checkpoint_holds_no_code_to_run(tmp_path):
+    """It is read with ``weights_only=True``, so a file from a stranger cannot execute anything."""
+
+    class Evil:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "evil"), "w"))
+
+    checkpoint = make(tmp_path)
+    checkpoint.parameters = {"dim": Evil()}
+    checkpoint.save(1, [])
+    with pytest.raises(Exception, match="Weights only load failed"):
+        checkpoint.restore()
+    assert not (tmp_path / "evil").exists()
+
+
+def test_a_checkpoint_of_a_model_of_another_shape_is_refused(tmp_path):
+    make(tmp_path).save(1, [])
+    with pytest.raises(ValueError, match=r"does not fit \(.*size mismatch.*set resume to False"):
+        make(tmp_path, outputs=5).restore()
+
+
+def test_a_finished_training_keeps_only_what_is_used_later(tmp_path):
+    one = make(tmp_path)
+    one.save(1, [{"loss": 1.0}])
+    size = one.path.stat().st_size
+    one.save(2, [{"loss": 0.5}], only=("model",))
+    two = make(tmp_path)
+    assert two.restore() == (2, [{"loss": 0.5}]) and one.path.stat().st_size < size
+    assert torch.equal(one.parts["model"].weight, two.parts["model"].weight)
+
+
+def test_what_a_killed_process_left_half_written_is_cleared_away(tmp_path):
+    make(tmp_path).save(1, [])
+    (tmp_path / "checkpoint.pt.abc.part").write_bytes(b"half")
+    assert make(tmp_path).restore()[0] == 1 and [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
 def test_a_checkpoint_of_other_parameters_is_refused_with_the_difference(tmp_path):
-    make(tmp_path / "c.pt").save(1, [])
+    make(tmp_path).save(1, [])
     with pytest.raises(ValueError, match=r"dim: 3 there, 4 now; seed: None there, 7 now"):
-        make(tmp_path / "c.pt", dim=4, seed=7).restore()
+        make(tmp_path, dim=4, seed=7).restore()
 
 
-def test_a_save_that_fails_leaves_the_old_checkpoint_and_no_rest(tmp_path, monkeypatch):
-    checkpoint = make(tmp_path / "c.pt")
+def test_a_save_that_fails_leaves_the_old_checkpoint_and_no_rest(tmp_path):
+    checkpoint = make(tmp_path)
     checkpoint.save(1, [])
-
-    def full_disk(content, file):
-        file.write(b"half")
-        raise OSError("No space left on device")
-
-    monkeypatch.setattr(torch, "save", full_disk)
-    with pytest.raises(OSError, match="No space"):
-        checkpoint.save(2, [])
-    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"] and checkpoint.restore()[0] == 1
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, limits[1]))  # answers like a full disk
+    try:
+        with pytest.raises(OSError, match=r"checkpoint\.pt was not written"):
+            checkpoint.save(2, [])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"] and checkpoint.restore()[0] == 1
 
 
 # ------------------------------------------------------------------------------------ tracking
@@ -163,7 +217,7 @@ def test_curves_are_read_back_and_a_resumed_run_has_no_double_points(tmp_path):
     with tracking.open_run(tmp_path / "run") as writer:
         for epoch in (1, 2, 3):
             tracking.log(writer, epoch, train_loss=1.0 / epoch)
-    with tracking.open_run(tmp_path / "run", resume_at=3) as writer:
+    with tracking.open_run(tmp_path / "run", finished=2) as writer:
         tracking.log(writer, 3, train_loss=9.0)
         tracking.log(writer, 4, train_loss=8.0)
     epochs, values = tracking.read_run(tmp_path / "run")["train/loss"]
@@ -180,7 +234,7 @@ def test_a_fresh_run_forgets_the_old_one(tmp_path):
 def test_options_join_the_curves_of_their_run(tmp_path):
     with tracking.open_run(tmp_path / "run") as writer:
         tracking.log(writer, 1, train_loss=1.0)
-        tracking.log_options(writer, {"optimizer": "SGD", "rate": 0.1}, {"accuracy": 88.0})
+        tracking.log_options(writer, 1, {"optimizer": "SGD", "rate": 0.1}, {"accuracy": 88.0})
     assert tracking.read_run(tmp_path / "run")["outcome/accuracy"][1] == [88.0]
     assert [p for p in tmp_path.iterdir()] == [tmp_path / "run"]
 
@@ -191,15 +245,6 @@ def test_reading_a_run_that_is_not_there_says_what_to_do(tmp_path):
 
 
 # ------------------------------------------------------------------------------------ session
-
-
-def test_unknown_and_missing_devices_are_refused(monkeypatch):
-    with pytest.raises(ValueError, match="device 'tpu' is unknown"):
-        session.choose_device("tpu")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(ValueError, match="finds no GPU"):
-        session.choose_device("cuda")
-    assert session.choose_device("auto") == torch.device("cpu")
 
 
 @pytest.mark.parametrize(("value", "higher", "passed"), ((71.0, True, True), (70.0, True, False), (6.9, False, False)))

@@ -5,6 +5,8 @@ import http.server
 import io
 import os
 import re
+import socket
+import tarfile
 import threading
 import time
 import zipfile
@@ -161,6 +163,61 @@ def test_a_wrong_translation_archive_is_not_used(server, monkeypatch, apart, bod
     with pytest.raises(sources.Unavailable):
         eng_fra.locate("real")
     assert not list(apart.iterdir())
+
+
+def image_archive(*members) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as file:
+        for name in members:
+            info = tarfile.TarInfo(name)
+            info.size = 3
+            file.addfile(info, io.BytesIO(b"bad"))
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    (
+        (image_archive("cifar-10-batches-py/../../../evil"), "outside"),
+        (image_archive("/tmp/hw4-evil/x", "other/file"), "not CIFAR-10's archive"),
+        (b"no archive at all", "not CIFAR-10's archive"),
+    ),
+    ids=("member outside", "other members", "no archive"),
+)
+def test_an_image_archive_cannot_write_outside_its_folder(server, monkeypatch, apart, body, message):
+    """Even if its md5 were the official one."""
+    monkeypatch.setenv("HW4_CIFAR10_URL", server.url + "cifar.tar.gz")
+    monkeypatch.setattr(cifar10.datasets.CIFAR10, "tgz_md5", hashlib.md5(body).hexdigest())
+    server.answers["/cifar.tar.gz"] = (200, body, None, 0)
+    with pytest.raises(ValueError, match=message):
+        cifar10.load("real")
+    left = {p.name for p in apart.rglob("*")} | {p.name for p in apart.parent.iterdir()}
+    assert left <= {"cache", "cifar10", "cifar-10-python.tar.gz"} and not os.path.exists("/tmp/hw4-evil")
+
+
+def test_official_batches_that_are_damaged_are_named(tmp_path):
+    folder = tmp_path / "mine" / "cifar10" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    (folder / "data_batch_1").write_bytes(b"half")
+    with pytest.raises(ValueError, match="cifar-10-batches-py is damaged or incomplete: remove it"):
+        cifar10.load("real", tmp_path / "mine")
+
+
+def test_a_server_that_breaks_off_a_chunked_answer_is_named(tmp_path):
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer():
+        for _ in range(2):  # the first connection only tries whether somebody listens
+            connection, _ = listener.accept()
+            with connection:
+                if connection.recv(1000):
+                    connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nhalf")
+
+    threading.Thread(target=answer, daemon=True).start()
+    with pytest.raises(sources.Unavailable, match="gave no usable file"):
+        sources.download(f"http://127.0.0.1:{listener.getsockname()[1]}/x", tmp_path / "x", lambda path: None)
+    assert os.listdir(tmp_path) == []
+    listener.close()
 
 
 # ------------------------------------------------------------------------------------ local files

@@ -1,0 +1,182 @@
+"""What a user can get wrong or a machine can refuse: one clear error, nothing half-written, nothing good replaced.
+
+Broken data files and servers are in ``test_data.py``, damaged checkpoints in ``test_common.py``.
+"""
+
+import os
+import resource
+import sys
+import types
+from dataclasses import FrozenInstanceError, replace
+
+import pytest
+import torch
+
+from common import session
+from common.files import whole_file
+from common.parameters import parameters
+
+# ------------------------------------------------------------------------------------ parameters
+
+
+@parameters(choices={"data": ("auto", "real")}, shares=("dropout",), from_zero=("seed",))
+class Example:
+    epochs: int = 3
+    learning_rate: float = 0.1
+    dropout: float = 0.5
+    seed: int = 0
+    data: str = "auto"
+    resume: bool = True
+
+
+@pytest.mark.parametrize(
+    ("values", "error", "message"),
+    (
+        ({"epoch": 4}, TypeError, "Example has no parameter 'epoch': did you mean 'epochs'"),
+        ({"zzz": 4}, TypeError, "Example has no parameter 'zzz': expected one of epochs, learning_rate"),
+        ({"epochs": 0}, ValueError, "Example.epochs is 0: expected more than 0"),
+        ({"epochs": 2.5}, TypeError, "Example.epochs is 2.5, a float: expected int"),
+        ({"epochs": True}, TypeError, "Example.epochs is True, a bool: expected int"),
+        ({"epochs": "3"}, TypeError, "Example.epochs is '3', a str: expected int"),
+        ({"learning_rate": -1.0}, ValueError, "Example.learning_rate is -1.0: expected more than 0"),
+        ({"learning_rate": float("nan")}, ValueError, "Example.learning_rate is nan"),
+        ({"dropout": 1.0}, ValueError, "Example.dropout is 1.0: expected a share"),
+        ({"seed": -1}, ValueError, "Example.seed is -1: expected 0 or more"),
+        ({"data": "reel"}, ValueError, "Example.data is 'reel': expected one of auto, real"),
+        ({"resume": "no"}, TypeError, "Example.resume is 'no', a str: expected bool"),
+    ),
+)
+def test_a_parameter_that_cannot_be_meant_is_refused_when_made_and_when_replaced(values, error, message):
+    for attempt in (lambda: Example(**values), lambda: replace(Example(), **values)):
+        with pytest.raises(error) as raised:
+            attempt()
+        assert message in str(raised.value)
+
+
+def test_good_parameters_are_kept_and_cannot_be_changed_later():
+    example = replace(Example(learning_rate=1), dropout=0.0)
+    assert (example.epochs, example.learning_rate, example.dropout) == (3, 1, 0.0)
+    with pytest.raises(FrozenInstanceError):
+        example.epochs = 5
+
+
+@pytest.mark.parametrize("name", ("rnn", "seq2seq", "vit"))
+def test_every_notebook_refuses_a_misspelt_kind_of_data_and_a_negative_number_of_epochs(name, request):
+    notebook = request.getfixturevalue(name)
+    with pytest.raises(ValueError, match=r"Parameters\.data is 'reel'"):
+        notebook.Parameters(data="reel")
+    with pytest.raises(ValueError, match=r"Budget\.epochs is -1"):
+        replace(notebook.BUDGETS["sample"], epochs=-1)
+
+
+# ------------------------------------------------------------------------------------ devices and memory
+
+
+def test_unknown_and_missing_devices_are_refused(monkeypatch):
+    with pytest.raises(ValueError, match="device 'tpu' is unknown"):
+        session.choose_device("tpu")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="finds no GPU"):
+        session.choose_device("cuda")
+    assert session.choose_device("auto") == torch.device("cpu")
+
+
+def test_running_out_of_memory_says_which_parameter_to_lower():
+    @session.memory_advice("batch_size", "hidden_size")
+    def greedy():
+        torch.empty(1 << 60)  # more than any machine has
+
+    with pytest.raises(MemoryError, match="lower batch_size or hidden_size"):
+        greedy()
+    with pytest.raises(MemoryError, match="lower dim"), session.memory_advice("dim"):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+
+def test_other_errors_pass_the_memory_advice_unchanged():
+    with pytest.raises(RuntimeError, match="must match"), session.memory_advice("dim"):
+        torch.ones(2) + torch.ones(3)
+
+
+@pytest.mark.parametrize("name", ("rnn", "seq2seq", "vit"))
+def test_every_notebooks_training_gives_that_advice(name, request, monkeypatch):
+    notebook = request.getfixturevalue(name)
+
+    def full(*arguments):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(notebook.session, "seed_everything", full)
+    with pytest.raises(MemoryError, match="lower batch_size or"):
+        notebook.fit(*[None] * (2 if name == "vit" else 4 if name == "seq2seq" else 6))
+
+
+# ------------------------------------------------------------------------------------ disks
+
+
+@pytest.fixture
+def small_disk():
+    """No file may grow beyond 100 kB, which the kernel answers like a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("size", (150_000, 3_000_000))
+def test_a_disk_that_fills_while_writing_leaves_the_old_file_and_no_rest(tmp_path, small_disk, size):
+    path = tmp_path / "file"
+    path.write_bytes(b"good")
+    message = r"file was not written \(File too large\): free some space"
+    with pytest.raises(OSError, match=message), whole_file(path) as file:
+        file.write(bytes(size))
+    assert path.read_bytes() == b"good" and os.listdir(tmp_path) == ["file"]
+
+
+@pytest.fixture
+def as_nobody():
+    """Not as root, for whom no folder is read-only."""
+    if os.geteuid() == 0:
+        os.seteuid(65534)
+        yield
+        os.seteuid(0)
+    else:
+        yield
+
+
+@pytest.fixture
+def read_only(tmp_path):
+    folder = tmp_path / "read-only"
+    folder.mkdir()
+    for parent in [*tmp_path.parents][:-2]:
+        parent.chmod(parent.stat().st_mode | 0o005)  # so that nobody may look in
+    tmp_path.chmod(0o755)
+    folder.chmod(0o555)
+    return folder
+
+
+def test_a_read_only_folder_is_named_before_training_begins(read_only, as_nobody):
+    with pytest.raises(PermissionError, match=r"read-only.* was not written \(Permission denied\): .*choose a folder"):
+        session.run_folder(str(read_only), "rnn", "sample")
+
+
+def test_a_file_where_the_run_folder_should_be_is_named(tmp_path):
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(OSError, match=r"runs/rnn.* was not written"):
+        session.run_folder(str(tmp_path / "runs"), "rnn", "sample")
+
+
+# ------------------------------------------------------------------------------------ Colab's Drive
+
+
+def test_a_run_folder_on_drive_mounts_drive_in_colab_and_only_there(tmp_path, monkeypatch):
+    mounted = []
+    drive = types.ModuleType("google.colab.drive")
+    drive.mount = mounted.append
+    monkeypatch.setattr(session, "whole_file", lambda path: (tmp_path / "writable").open("wb"))
+    monkeypatch.setattr(session.Path, "unlink", lambda path: None)
+    assert session.run_folder("/content/drive/MyDrive/hw4-runs", "vit") == "/content/drive/MyDrive/hw4-runs/vit"
+    assert mounted == []
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    monkeypatch.setitem(sys.modules, "google.colab.drive", drive)
+    session.run_folder("/content/drive/MyDrive/hw4-runs", "vit")
+    session.run_folder("runs", "vit")
+    assert mounted == ["/content/drive"]
