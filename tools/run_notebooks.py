@@ -30,11 +30,16 @@ def servers() -> set[psutil.Process]:
 
 def execute(name: str, data: str, in_place: bool) -> dict:
     """Run one notebook; returns its result, or what went wrong under ``error``."""
+    os.environ["HW4_DATA"] = data
+    os.environ["TQDM_MININTERVAL"] = "10"  # seconds; a bar's every refresh would land in the notebook
+    os.environ["PATH"] = (
+        f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"  # where the kernel's Python is
+    )
     runs = ROOT / "runs" / TASKS[name]
     result_file = runs / "result.json"
     result_file.unlink(missing_ok=True)
-    if in_place:  # what is committed comes from one whole training, never from a checkpoint
-        shutil.rmtree(runs / "real", ignore_errors=True)
+    if in_place or data == "sample":  # one whole training, never from a checkpoint of an earlier state of the code
+        shutil.rmtree(runs / data, ignore_errors=True)
     copy = ROOT / "build" / data / f"{name}.ipynb"
     copy.parent.mkdir(parents=True, exist_ok=True)
     print(f"\n--- {name} on {data} data -> {copy.relative_to(ROOT)}", flush=True)
@@ -72,10 +77,6 @@ def main() -> int:
     if unknown := set(names) - set(TASKS):
         parser.error(f"unknown notebook {', '.join(sorted(unknown))}: expected {', '.join(TASKS)}")
     data = "real" if arguments.in_place else arguments.data
-    os.environ["HW4_DATA"] = data
-    os.environ["TQDM_MININTERVAL"] = "10"  # seconds; a bar's every refresh would land in the notebook
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-
     results = {name: execute(name, data, arguments.in_place) for name in names}
     print(f"\n{'notebook':<12} {'data':<7} {'metric':<20} {'value':>8} {'bar':>6} {'passed':<7} {'seconds':>7}")
     for name, r in results.items():
