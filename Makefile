@@ -1,15 +1,18 @@
 # make run      executes the three notebooks on generated samples (DATA=real: on the real data)
-# make test     runs the tests
+# make test     runs the tests, executes the notebooks on samples, and grades them
 # make help     lists everything
 VENV ?= .venv
 PYTHON ?= python3
 DATA ?= sample
 NOTEBOOKS ?=
+FILE ?=
+KILLS ?= 20
+ID ?=
 
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.hw4-installed
 
-.PHONY: help run notebooks test lint format clean
+.PHONY: help run notebooks test quick grade submission mutants chaos proof bench bars reach lint format clean
 
 help:  ## this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/' | expand -t 12
@@ -26,8 +29,35 @@ run: $(INSTALLED)  ## executes the notebooks into build/ and prints a table; DAT
 notebooks: $(INSTALLED)  ## executes the notebooks on real data and replaces the committed ones
 	$(PY) -m tools.run_notebooks --in-place $(NOTEBOOKS)
 
-test: $(INSTALLED)  ## runs the tests
+test: $(INSTALLED)  ## runs all tests, the notebooks on samples among them, and ends with the points of every question
 	$(PY) -m pytest
+
+quick: $(INSTALLED)  ## runs the tests that take seconds
+	$(PY) -m pytest -m "not slow"
+
+grade: $(INSTALLED)  ## runs the tests that decide over points; FILE=other.ipynb grades that notebook (its code is executed!)
+	$(PY) -m pytest tests -m question $(if $(FILE),--notebook="$(FILE)")
+
+submission: $(INSTALLED)  ## checks the saved notebooks and packs them: make submission ID=2024-20000
+	$(PY) -m tools.submission "$(ID)"
+
+mutants: $(INSTALLED)  ## puts wrong edits into copies of the code and tells which the tests notice
+	$(PY) -m tools.mutants
+
+chaos: $(INSTALLED)  ## kills trainings at random moments, resumes them and compares the weights; KILLS=20
+	$(PY) -m tools.chaos --kills $(KILLS)
+
+proof: $(INSTALLED)  ## runs grade, mutants and chaos, and puts their tables into the README
+	$(PY) -m tools.proof
+
+bench: $(INSTALLED)  ## times the hand-written code beside PyTorch's own; writes benchmarks/results/
+	$(PY) -m benchmarks.bench
+
+bars: $(INSTALLED)  ## seconds to the bar, with the notebooks' models and with reference layers; DATA=sample|real|auto
+	$(PY) -m benchmarks.bars --data $(DATA)
+
+reach: $(INSTALLED)  ## seconds to the assignment's bar and beyond on the device at hand; DATA=sample|real|auto
+	$(PY) -m benchmarks.reach --data $(DATA) $(NOTEBOOKS)
 
 lint: $(INSTALLED)  ## checks style and format of modules and notebooks
 	$(PY) -m ruff check .

@@ -1,0 +1,220 @@
+"""Put small wrong edits into copies of the code, one at a time, and see whether the tests notice.
+
+An edit is caught if a test fails. The test that compares the saved outputs with a fingerprint of the code is left out,
+because it would notice every edit of a notebook without understanding any.
+
+Usage: python -m tools.mutants [--jobs 2] [words of the descriptions to run ...]
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+from tqdm import tqdm
+
+from tools.notebooks import ROOT
+
+
+@dataclass(frozen=True)
+class Mutant:
+    what: str
+    file: str
+    old: str  # stands there exactly once
+    new: str
+    tests: str  # the files that could notice
+
+
+def _of(file: str, tests: str, *edits: tuple[str, str, str]) -> list[Mutant]:
+    return [Mutant(what, file, old, new, tests) for what, old, new in edits]
+
+
+MUTANTS = [
+    *_of("hw4_rnn.ipynb", "tests/test_rnn.py", 
+        ("collate to the longest text, not the average", "average = max(1, sum(map(len, encoded)) // len(encoded))",
+         "average = max(1, *map(len, encoded))"),
+        ("labels left at 1 to 4", "return int(label) - 1", "return int(label) % 4"),
+        ("fast batches: lengths not clipped", "length = self.lengths[rows].clamp(1, T)", "length = self.lengths[rows]"),
+        ("fast batches: padding not zeroed", ".masked_fill(step >= there, 0), self.labels", ", self.labels"),
+        ("state after the last step, not after the last word", "last[following:n] = h[following:]", "last[:n] = h"),
+        ("tanh left out of the recurrence", "W_hh).tanh_()", "W_hh)"),
+        ("h0 forgotten", "states[:B] = h0", "states[:B] = 0"),
+        ("backward: derivative of tanh wrong", "states[B:], states[B:], value=-1)", "states[B:], states[B:], value=1)"),
+        ("backward: W_hh not transposed", ".mul_(grad[:n]), W_hh.T, out=", ".mul_(grad[:n]), W_hh, out="),
+        ("backward: gradient of W_hh from the state after the step", "before.T @ delta, None", "states[B:].T @ delta, None"),
+        ("backward: no gradient for the words", "return delta @ W_xh.T, words.T", "return 0 * (delta @ W_xh.T), words.T"),
+        ("input bias left out", "self.b_xh + self.b_hh, h0", "self.b_hh, h0"),
+        ("padding read as words", "there = step < length  #", "there = step < length.max() + 0 * length  #"),
+        ("texts not put back in order", "return scores.softmax(1)[order.argsort().to(inputs.device)]",
+         "return scores.softmax(1)[order.to(inputs.device)]"),
+        ("scores instead of probabilities", "return scores.softmax(1)[order", "return scores[order"),
+        ("softmax over the batch", "return scores.softmax(1)[order", "return scores.softmax(0)[order"),
+        ("h0 random in evaluation too", "        if self.training:\n            h0.normal_", "        if True:\n            h0.normal_"),
+        ("hits counted by the least likely class", "(prediction.argmax(1) == label).sum()",
+         "(prediction.argmin(1) == label).sum()"),
+        ("warm-up skipped", "return self.updates / self.n_warmup_steps\n        return self.decay_rate", "return 1.0\n        return self.decay_rate"),
+        ("decay counted from the first update", "self.decay_rate ** (self.updates - self.n_warmup_steps)",
+         "self.decay_rate**self.updates"),
+        ("scheduler never updated", "        scheduler.update()\n        scheduler.step()", "        scheduler.step()"),
+        ("gradients never cleared", "        scheduler.zero_grad()\n", ""),
+        ("evaluation with dropout", "    model.eval()\n    device = model.embedding.device", "    model.train()\n    device = model.embedding.device"),
+        ("batches weigh the same, whatever their size", "total += torch.stack([loss * len(label), hits])", "total += torch.stack([loss * 5, hits])"),
+        ("a layer of PyTorch slipped in", "return x * (torch.rand(shape, device=x.device) >= rate) / (1 - rate) if rate else x",
+         "return getattr(nn, 'Drop' + 'out')(rate)(x) if rate else x"),
+    ),
+    *_of("hw4_seq2seq.ipynb", "tests/test_seq2seq.py",
+        ("padded words attended to", "scores = scores.masked_fill(~self.enc_valid, -math.inf)", "pass"),
+        ("attention over the batch", "weights = scores.softmax(1)", "weights = scores.softmax(0)"),
+        ("attention with equal weights", "weights = scores.softmax(1)", "weights = (0 * scores).softmax(1)"),
+        ("attention asked by the cell, not the hidden state", "self.attend(hidden[-1])", "self.attend(cell[-1])"),
+        ("context left out", "torch.cat([embedded, context.unsqueeze(1)], 2)", "torch.cat([embedded, 0 * context.unsqueeze(1)], 2)"),
+        ("words behind EOS count as words", "return (is_end.cumsum(1) - is_end.long() == 0) & (tokens != PAD)",
+         "return tokens != PAD"),
+        ("last state read from padding", "states.gather(1, (length - 1).unsqueeze(2)", "states.gather(1, (0 * length + src.shape[1] - 1).unsqueeze(2)"),
+        ("backward reader starts in the padding", "torch.where(place < length, length - 1 - place, place)",
+         "(src.shape[1] - 1 - place + 0 * length)"),
+        ("decoder sees the word it has to predict", "words = trg[:, :-1].masked_fill(~valid_positions(trg[:, :-1]), EOS_token)",
+         "words = trg[:, 1:].masked_fill(~valid_positions(trg[:, 1:]), EOS_token)"),
+        ("fast decoding: input and forget gate swapped", "m = f.sigmoid() * m + i.sigmoid() * g.tanh()", "m = i.sigmoid() * m + f.sigmoid() * g.tanh()"),
+        ("fast decoding: one of the two biases left out", "bias = self.lstm.bias_ih_l0 + self.lstm.bias_hh_l0", "bias = self.lstm.bias_ih_l0"),
+        ("fast decoding: context left out", "torch.cat([context, h], 1), from_states", "torch.cat([0 * context, h], 1), from_states"),
+        ("output without the column for SOS", "nn.functional.pad(log_probs.transpose(1, 2), (1, 0))",
+         "nn.functional.pad(log_probs.transpose(1, 2), (0, 1))"),
+        ("probabilities not normalized over the words", ".log_softmax(2)", ".log_softmax(1)"),
+        ("SOS counted in the perplexity", "negative_log_likelihood(output[:, :, 1:], trg[:, 1:], ignore", 
+         "negative_log_likelihood(output, trg, ignore"),
+        ("padding counted in the loss's average", "        tokens = (trg[:, 1:] != PAD).sum()\n        total, count = total + loss_fn(", 
+         "        tokens = (trg[:, 1:] != PAD).numel()\n        total, count = total + loss_fn("),
+        ("learning-rate schedule never stepped", "            schedule.step()\n", "            pass\n"),
+        ("beam search: a finished sentence goes on", "log_probs = log_probs.masked_fill(ended, -math.inf)\n", "pass\n"),
+        ("beam search: hidden states not moved with their beams", "hidden, cell = hidden[:, moved], cell[:, moved]", "pass"),
+        ("unseen sentences: pairs dealt out instead", "part_of[english] == part]", "i % 3 == part]"),
+        ("PyTorch's attention slipped in", "        return torch.bmm(weights.unsqueeze(1), self.enc_hiddens).squeeze(1), weights",
+         "        return nn.functional.scaled_dot_product_attention(query.unsqueeze(1), self.enc_hiddens, self.enc_hiddens, None if self.enc_valid is None else self.enc_valid.unsqueeze(1), scale=1.0).squeeze(1), weights"),
+    ),
+    *_of("hw4_vit.ipynb", "tests/test_vit.py",
+        ("attention without its scale", "(q * (D // self.num_heads) ** -0.5)", "q"),
+        ("scale by the whole width", "(D // self.num_heads) ** -0.5", "D**-0.5"),
+        ("softmax over the queries", "weights = scores.softmax(dim=-1)", "weights = scores.softmax(dim=-2)"),
+        ("heads mixed up with tokens", "heads.transpose(1, 2).reshape(B, N, D)", "heads.reshape(B, N, D)"),
+        ("last linear map of attention left out", "out = self.project(heads.transpose(1, 2).reshape(B, N, D))",
+         "out = heads.transpose(1, 2).reshape(B, N, D)"),
+        ("residual of attention left out", "x = x + self.attention(self.attention_norm(x))", "x = self.attention(self.attention_norm(x))"),
+        ("residual of the MLP left out", "return x + self.mlp(self.mlp_norm(x))", "return self.mlp(self.mlp_norm(x))"),
+        ("norm after the sum, as in the original Transformer", "x = x + self.attention(self.attention_norm(x))",
+         "x = self.attention_norm(x + self.attention(x))"),
+        ("one norm used twice", "return x + self.mlp(self.mlp_norm(x))", "return x + self.mlp(self.attention_norm(x))"),
+        ("ReLU for GELU", "self.activation = nn.GELU()", "self.activation = nn.ReLU()"),
+        ("class token read at the wrong place", "self.norm(tokens[:, 0])", "self.norm(tokens[:, -1])"),
+        ("mean over all tokens instead of the class token", "self.norm(tokens[:, 0])", "self.norm(tokens.mean(1))"),
+        ("positions left out", "self.patchify(images) + self.pos_embedding[:, 1:]", "self.patchify(images) + 0"),
+        ("position of the class token left out", "(self.cls_token + self.pos_embedding[:, :1])", "self.cls_token"),
+        ("patches put together row by column", ".flatten(2).transpose(1, 2)  # (B, D, rows", ".transpose(2, 3).flatten(2).transpose(1, 2)  # (B, D, rows"),
+        ("patches dropped in evaluation too", "if self.training and self.patch_dropout > 0:", "if self.patch_dropout > 0:"),
+        ("picture mirrored row by row", "mirrored = torch.rand(B, 1, device=device) < 0.5", "mirrored = torch.rand(B, width, device=device) < 0.5"),
+        ("pasted area not counted in the loss", "return mixed, labels.roll(1), 1 - h * w / (height * width)", "return mixed, labels.roll(1), 0.5"),
+        ("dropout without scaling", "return x * (torch.rand_like(x) >= rate) / (1 - rate)", "return x * (torch.rand_like(x) >= rate)"),
+        ("learning rate never falls", "return min(progress / warmup, (1 - progress) / (1 - warmup))", "return min(progress / warmup, 1.0)"),
+        ("a parameter without an optimizer", "rest = [p for p in model.parameters() if id(p) not in chosen]",
+         "rest = [p for p in model.parameters() if id(p) not in chosen][1:]"),
+        ("a layer of PyTorch slipped in", "self.norm = nn.LayerNorm(dim)", "self.norm = nn.Sequential(nn.LayerNorm(dim), nn.Dropout(0.0))"),
+    ),
+    *_of("common/loss.py", "tests/test_common.py",
+        ("loss summed instead of averaged", "return -chosen.clamp_min(torch.finfo(chosen.dtype).tiny).log().mean()",
+         "return -chosen.clamp_min(torch.finfo(chosen.dtype).tiny).log().sum()"),
+        ("padding counted in the mean", "total / counted.sum().clamp_min(1)", "total / counted.numel()"),
+        ("smoothing with the wrong sign", "- smoothing * log_probs.mean(1, keepdim=True)", "+ smoothing * log_probs.mean(1, keepdim=True)"),
+    ),
+    *_of("common/checkpoint.py", "tests/test_common.py",
+        ("random states not restored", '_set_random_states(content["random"])', "pass"),
+        ("checksum not looked at", "if head[len(_MARK) : -1] != hashlib", "if False and head[len(_MARK) : -1] != hashlib"),
+        ("other parameters accepted", "        if differences:\n", "        if False:\n"),
+    ),
+    *_of("common/tracking.py", "tests/test_common.py",
+        ("a resumed run keeps its double points", "purge_step=finished + 1 if finished else None", "purge_step=None"),
+    ),
+    *_of("common/files.py", "tests/test_common.py tests/test_broken_input.py",
+        ("half a file under the final name", "        os.replace(part, path)\n    except", "        pass\n    except"),
+    ),
+    *_of("data/sources.py", "tests/test_data.py",
+        ("downloads not checked", "            check(Path(file.name))\n", ""),
+    ),
+    *_of("hw4_rnn.ipynb", "tests/test_notebooks.py",
+        ("test split used for selection", "validation_texts = [news.train[i] for i in order[: budget.validation]]",
+         "validation_texts = news.test[: budget.validation]"),
+    ),
+    *_of("hw4_seq2seq.ipynb", "tests/test_notebooks.py",
+        ("test split used for validation", "batches(split[0], budget.batch_size, shuffle=True), batches(split[1])",
+         "batches(split[0], budget.batch_size, shuffle=True), batches(split[2])"),
+    ),
+    *_of("hw4_vit.ipynb", "tests/test_notebooks.py",
+        ("test images used for selection", "= evaluate(model, validation)\n            row", "= evaluate(model, test)\n            row"),
+    ),
+]  # fmt: skip
+
+
+def apply(mutant: Mutant, folder: Path, write: bool = True) -> None:
+    """Make the edit in the project at ``folder``.
+
+    Raises:
+        ValueError: if the text to replace does not stand there exactly once.
+    """
+    path = folder / mutant.file
+    notebook = nbformat.read(path, as_version=4) if path.suffix == ".ipynb" else None
+    sources = [cell.source for cell in notebook.cells] if notebook else [path.read_text()]
+    found = sum(source.count(mutant.old) for source in sources)
+    if found != 1:
+        raise ValueError(f"{mutant.what}: {mutant.old!r} stands {found} times in {mutant.file}, expected once")
+    sources = [source.replace(mutant.old, mutant.new) for source in sources]
+    if not write:
+        return
+    if not notebook:
+        path.write_text(sources[0])
+        return
+    for cell, source in zip(notebook.cells, sources, strict=True):
+        cell.source = source
+    nbformat.write(notebook, path)
+
+
+def first_failure(mutant: Mutant) -> str | None:
+    """The first test that fails after the edit; None if all pass."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / "hw4"
+        left_out = shutil.ignore_patterns(".git", ".venv", "build", "runs", "cache", "__pycache__")
+        shutil.copytree(ROOT, folder, ignore=left_out)
+        apply(mutant, folder)
+        command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "-k", "not belong_to_the_code"]
+        done = subprocess.run(
+            [*command, *mutant.tests.split()], cwd=folder, capture_output=True, text=True, timeout=300,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+    failed = re.search(r"^(?:FAILED|ERROR) \S+?::(\w+)", done.stdout, re.M)
+    if done.returncode not in (0, 1) or (done.returncode and not failed):
+        raise RuntimeError(f"{mutant.what}: the tests did not run\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+    return failed[1] if failed else None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--jobs", type=int, default=2, help="copies tested at a time (default 2)")
+    parser.add_argument("words", nargs="*", help="run only the edits whose description has one of these words")
+    arguments = parser.parse_args()
+    chosen = [m for m in MUTANTS if not arguments.words or any(word in m.what for word in arguments.words)]
+    with ThreadPoolExecutor(arguments.jobs) as pool:
+        caught = list(tqdm(pool.map(first_failure, chosen), total=len(chosen), unit="edit", leave=False))
+    print("| file | wrong edit | caught by |\n| --- | --- | --- |")
+    for mutant, test in zip(chosen, caught, strict=True):
+        print(f"| {mutant.file} | {mutant.what} | {test or '**nothing**'} |")
+    print(f"\n{sum(test is not None for test in caught)} of {len(chosen)} wrong edits caught")
+    return 0 if all(caught) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

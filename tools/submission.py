@@ -1,0 +1,84 @@
+"""Pack the homework for handing in: the three notebooks and what they import, checked first.
+
+Usage: python -m tools.submission 2024-20000 [--out build]
+"""
+
+import argparse
+import json
+import re
+import sys
+import zipfile
+from pathlib import Path
+
+import nbformat
+from nbformat import NotebookNode
+
+from tools.notebooks import ROOT, TASKS, code_hash
+
+PACKED = ("hw4_*.ipynb", "common/*.py", "data/*.py", "requirements.txt", "README.md")
+LEFTOVERS = r"\b(TODO|FIXME|XXX)\b|\bbreakpoint\(|\bpdb\b|^\s*#\s*print\("
+
+
+def faults(name: str, notebook: NotebookNode) -> list[str]:
+    """What keeps a notebook from being handed in."""
+    found, results = [], []
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    if notebook.metadata.get("hw4", {}).get("code_sha256") != code_hash(notebook):
+        found.append("its outputs are not those of its code: run make notebooks")
+    if [cell.execution_count for cell in cells] != list(range(1, len(cells) + 1)):
+        found.append("its cells were not run once from top to bottom")
+    for number, cell in enumerate(notebook.cells):
+        if not cell.source.strip():
+            found.append(f"cell {number} is empty")
+        for line, text in enumerate(cell.source.splitlines(), 1):
+            if re.search(LEFTOVERS, text):
+                found.append(f"cell {number}, line {line}: leftover {text.strip()[:60]!r}")
+    for cell in cells:
+        lines = "".join(output.get("text", "") for output in cell.outputs).splitlines()
+        results += [json.loads(line.removeprefix("RESULT ")) for line in lines if line.startswith("RESULT ")]
+    if len(results) != 1:
+        found.append(f"it states {len(results)} results, expected 1")
+    elif results[0]["data"] != "real":
+        found.append(f"its result is on {results[0]['data']} data, expected real")
+    elif not results[0]["passed"]:
+        found.append(f"its {results[0]['metric']} is {results[0]['value']}, the bar is {results[0]['bar']}")
+    return [f"{name}: {fault}" for fault in found]
+
+
+def pack(student: str, folder: Path, root: Path = ROOT) -> Path:
+    """Write ``folder/<student>.zip``.
+
+    Raises:
+        ValueError: for a student ID of another form, or notebooks that are not ready; it lists every fault.
+    """
+    if not re.fullmatch(r"\d{4}-\d{5}", student):
+        raise ValueError(f"student ID {student!r}: expected the form 2024-20000")
+    found = [fault for name in TASKS for fault in faults(name, nbformat.read(root / f"{name}.ipynb", as_version=4))]
+    if found:
+        raise ValueError("the notebooks are not ready:\n  " + "\n  ".join(found))
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{student}.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for pattern in PACKED:
+            for file in sorted(root.glob(pattern)):
+                archive.write(file, file.relative_to(root))
+    return path
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("student", help="the student ID, such as 2024-20000")
+    parser.add_argument("--out", type=Path, default=ROOT / "build")
+    arguments = parser.parse_args()
+    try:
+        path = pack(arguments.student, arguments.out)
+    except ValueError as error:
+        print(f"no submission written: {error}", file=sys.stderr)
+        return 1
+    with zipfile.ZipFile(path) as archive:
+        print(f"{path}: {len(archive.namelist())} files, {path.stat().st_size / 1e6:.1f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
