@@ -1,0 +1,81 @@
+"""Times as ratios, measured alternately in one run; peak memory, measured in a process of its own."""
+
+import os
+import resource
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+Work = Callable[[], object]
+
+
+def synchronize() -> None:
+    """Wait for a GPU, which otherwise still works when Python goes on."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def medians(works: dict[str, Work], rounds: int = 9, seconds: float = 20.0) -> dict[str, float]:
+    """Median seconds of each work, taking turns; fewer rounds (three at least) if ``seconds`` are over."""
+    for work in works.values():
+        work(), work()
+    synchronize()
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    end = time.perf_counter() + seconds
+    for turn in range(rounds):
+        for name, work in works.items():
+            began = time.perf_counter()
+            work()
+            synchronize()
+            taken[name].append(time.perf_counter() - began)
+        if turn >= 2 and time.perf_counter() > end:
+            break
+    return {name: statistics.median(times) for name, times in taken.items()}
+
+
+def peak_megabytes(build: Callable[[], Work]) -> float:
+    """The memory that a work needs on top of what its inputs and weights take.
+
+    On a CPU a forked process measures it, so this must be called before the first parallel work of this one.
+    """
+    if torch.cuda.is_available():
+        work = build()
+        work()
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        work()
+        return (torch.cuda.max_memory_allocated() - before) / 2**20
+    read, write = os.pipe()
+    if os.fork() == 0:
+        work = build()
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        work()
+        os.write(write, str((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024).encode())
+        os._exit(0)
+    os.wait()
+    os.close(write)
+    with os.fdopen(read) as pipe:
+        return float(pipe.read() or "nan")
+
+
+def products(*shapes: tuple[int, int, int, int, int], device: torch.device, dtype: torch.dtype = torch.float32) -> Work:
+    """The floor: matrix products alone, ``(times, batch, rows, inner, columns)`` each."""
+    pairs = [
+        (
+            times,
+            torch.randn(batch, m, k, device=device, dtype=dtype),
+            torch.randn(batch, k, n, device=device, dtype=dtype),
+        )
+        for times, batch, m, k, n in shapes
+    ]
+    if all(batch == 1 for _, batch, *_ in shapes):
+        pairs = [(times, a[0], b[0]) for times, a, b in pairs]
+
+    def work() -> None:
+        for times, a, b in pairs:
+            for _ in range(times):
+                a @ b
+
+    return work
