@@ -32,6 +32,15 @@ def test_cross_entropy_equals_torchs_with_gradients(shape, smoothing, reduction)
     assert torch.allclose(*(torch.autograd.grad(value, logits)[0] for value in (ours, theirs)), atol=1e-9)
 
 
+@settings(max_examples=20, deadline=None)
+@given(B=st.integers(1, 6), C=st.integers(2, 6))
+def test_cross_entropy_of_probabilities_equals_torchs_with_gradients(B, C):
+    logits, target = torch.randn(B, C, dtype=torch.double, requires_grad=True), torch.randint(C, (B,))
+    values = loss.probability_cross_entropy(logits.softmax(1), target), F.cross_entropy(logits, target)
+    assert torch.allclose(*values, atol=1e-9)
+    assert torch.allclose(*(torch.autograd.grad(value, logits)[0] for value in values), atol=1e-9)
+
+
 @pytest.mark.parametrize("ignored", (-1, 0, 2))
 def test_ignored_targets_count_nowhere(ignored):
     log_probs, target = torch.randn(4, 5, 6).log_softmax(1), torch.randint(5, (4, 6))

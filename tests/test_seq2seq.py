@@ -286,6 +286,24 @@ def test_train_updates_the_schedule_every_batch(seq2seq, model, batch):
     assert optimizer.param_groups[0]["lr"] == pytest.approx(1 / 4)
 
 
+@settings(max_examples=20, deadline=None)
+@given(B=st.integers(1, 3), T=st.integers(1, 6), S=st.integers(1, 5))
+def test_all_steps_at_once_equal_the_decoder_step_by_step_with_gradients(seq2seq, B, T, S):
+    model = translator(seq2seq)
+    src, trg = torch.randint(2, 9, (B, S)), torch.randint(2, 5, (B, T + 1))
+    src[:, -1] = EOS
+    together, weights = model.decode(src, trg)
+    (hidden, cell), apart = model.encode(src), []
+    for t in range(T):
+        log_probs, hidden, cell, weight = model.decoder(trg[:, t : t + 1], hidden, cell)
+        assert torch.allclose(weights[:, t], weight, atol=1e-9)
+        apart.append(log_probs)
+    apart, pull = torch.stack(apart, 1), torch.randn(B, T, 5, dtype=torch.double)
+    assert torch.allclose(together, apart, atol=1e-9)
+    grads = [torch.autograd.grad((out * pull).sum(), [*model.parameters()]) for out in (together, apart)]
+    assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(*grads, strict=True))
+
+
 def enumerate_best(model, src, length):
     """The likeliest of all sentences of at most ``length`` tokens, by trying each."""
     best = (-math.inf, None)
@@ -305,6 +323,36 @@ def test_a_beam_wide_enough_finds_the_likeliest_sentence(seq2seq, model):
             src = torch.tensor([source])
             found = seq2seq.translate(model, src, beam=125, max_length=4)[0].tolist()
             assert found[: found.index(EOS) + 1] == enumerate_best(model, src, 4)
+
+
+def plain_beam_search(model, src, beam, length):
+    """Beam search on lists, one sentence and one beginning at a time."""
+    begun = [(0.0, [SOS])]
+    for _ in range(length):
+        longer = []
+        for score, tokens in begun:
+            if tokens[-1] == EOS:
+                longer.append((score, [*tokens, EOS]))
+                continue
+            log_probs = model(src, torch.tensor([[*tokens, EOS]]))[0, :, len(tokens)].tolist()
+            longer += [(score + log_prob, [*tokens, word]) for word, log_prob in enumerate(log_probs)]
+        begun = sorted(longer, reverse=True)[:beam]
+    return begun[0][1]
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 10_000), beam=st.integers(1, 4), source=st.lists(st.integers(2, 8), max_size=4))
+def test_batched_beam_search_equals_the_plain_one(seq2seq, seed, beam, source):
+    torch.manual_seed(seed)
+    model = translator(seq2seq)
+    sources = [[*source, EOS], [7, 2, EOS], [3, EOS]]
+    src, _ = pad(sources, PAD)
+    with torch.no_grad():
+        model.decoder.classifier.bias[EOS] += 1.0  # so that sentences end at different lengths
+        found = seq2seq.translate(model, src, beam, max_length=5)
+        for row, alone in zip(found.tolist(), sources, strict=True):
+            wanted = plain_beam_search(model, torch.tensor([alone]), beam, 5)
+            assert row[: len(wanted)] == wanted[: len(row)]
 
 
 def test_greedy_search_takes_the_likeliest_word_each_time_whatever_the_batch(seq2seq, model, batch):

@@ -132,8 +132,11 @@ def test_attention_equals_torch_multihead_attention_weights_too(vit):
 
 
 @question("3c")
-def test_block_adds_attention_and_mlp_to_the_path_each_after_its_norm(vit):
-    block, x = shaken(vit.Block(8, 2, 16)), images(2, 5, 8)
+@settings(max_examples=15, deadline=None)
+@given(B=st.integers(1, 3), N=st.integers(1, 6), heads=st.integers(1, 3), width=st.integers(1, 4))
+def test_block_adds_attention_and_mlp_to_the_path_each_after_its_norm(vit, B, N, heads, width):
+    D = heads * width + heads  # at least two numbers, so that a norm has something to do
+    block, x = shaken(vit.Block(D, heads, 2 * D)), images(B, N, D)
     parts = list(block.modules())
     attention = next(m for m in parts if isinstance(m, vit.Attention))
     mlp = next(m for m in parts if isinstance(m, vit.MLP))
@@ -201,10 +204,13 @@ def test_logits_are_read_from_the_class_token_alone(vit):
     assert not torch.allclose(logits(0), model(x), atol=1e-3)
 
 
-def test_whole_model_equals_torchvision_with_copied_weights_gradients_too(vit):
-    ours = small(vit)
+@settings(max_examples=10, deadline=None)
+@given(side=st.integers(1, 3), patch=st.integers(1, 4), depth=st.integers(1, 3), heads=st.integers(1, 3))
+def test_whole_model_equals_torchvision_with_copied_weights_gradients_too(vit, side, patch, depth, heads):
+    size, dim = side * patch, 4 * heads
+    ours = small(vit, image_shape=(3, size, size), patch_size=(patch, patch), depth=depth, num_heads=heads, dim=dim)
     theirs = VisionTransformer(
-        image_size=8, patch_size=4, num_layers=2, num_heads=2, hidden_dim=8, mlp_dim=16, num_classes=5,
+        image_size=size, patch_size=patch, num_layers=depth, num_heads=heads, hidden_dim=dim, mlp_dim=16, num_classes=5,
         norm_layer=nn.LayerNorm,
     ).double().eval()  # fmt: skip
     state = {
@@ -222,8 +228,8 @@ def test_whole_model_equals_torchvision_with_copied_weights_gradients_too(vit):
             for kind in ("weight", "bias"):
                 state[f"encoder.layers.encoder_layer_{i}.{theirs_name}{joint}{kind}"] = getattr(layer, kind)
     theirs.load_state_dict(state)
-    assert same_with_gradients(ours, theirs, images(3, 3, 8, 8))
-    x, copies = images(3, 3, 8, 8), dict(theirs.named_parameters())
+    x, copies = images(3, 3, size, size), dict(theirs.named_parameters())
+    assert same_with_gradients(ours, theirs, x)
     ours(x).square().sum().backward()
     theirs(x).square().sum().backward()
     assert all(torch.allclose(p.grad, copies[name].grad, atol=1e-9) for name, p in state.items())

@@ -43,7 +43,7 @@ MUTANTS = [
         ("labels left at 1 to 4", "return int(label) - 1", "return int(label) % 4"),
         ("fast batches: lengths not clipped", "length = self.lengths[rows].clamp(1, T)", "length = self.lengths[rows]"),
         ("fast batches: padding not zeroed", ".masked_fill(step >= there, 0), self.labels", ", self.labels"),
-        ("state after the last step, not after the last word", "last[following:n] = h[following:]", "last[:n] = h"),
+        ("the state before the last word's, not after it", "last[following:n] = h[following:]", "last[following:n] = states[before + following : before + n]"),
         ("tanh left out of the recurrence", "W_hh).tanh_()", "W_hh)"),
         ("h0 forgotten", "states[:B] = h0", "states[:B] = 0"),
         ("backward: derivative of tanh wrong", "states[B:], states[B:], value=-1)", "states[B:], states[B:], value=1)"),
