@@ -93,7 +93,7 @@ MUTANTS = [
         ("padding counted in the loss's average", "        tokens = (trg[:, 1:] != PAD).sum()\n        total, count = total + loss_fn(", 
          "        tokens = (trg[:, 1:] != PAD).numel()\n        total, count = total + loss_fn("),
         ("learning-rate schedule never stepped", "            schedule.step()\n", "            pass\n"),
-        ("beam search: a finished sentence goes on", "log_probs = log_probs.masked_fill(ended, -math.inf)\n", "pass\n"),
+        ("beam search: a finished sentence cannot be kept", "log_probs[:, :, EOS_token].masked_fill_(ended.squeeze(2), 0.0)", "pass"),
         ("beam search: hidden states not moved with their beams", "hidden, cell = hidden[:, moved], cell[:, moved]", "pass"),
         ("unseen sentences: pairs dealt out instead", "part_of[english] == part]", "i % 3 == part]"),
         ("PyTorch's attention slipped in", "        return torch.bmm(weights.unsqueeze(1), self.enc_hiddens).squeeze(1), weights",
