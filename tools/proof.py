@@ -40,8 +40,8 @@ def main() -> int:
         fine &= done.returncode == 0
         found = f"{table(name, done.stdout)}\n\n`make {name}`, {datetime.date.today()}, commit {commit.strip()}"
         print(found, flush=True)
-        marks = rf"(<!-- {name} -->\n).*?(\n<!-- end of {name} -->)"
-        text, count = re.subn(marks, lambda m, new=found: m[1] + new + m[2], readme.read_text(), flags=re.S)
+        marks = rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)"
+        text, count = re.subn(marks, lambda m, new=found: f"{m[1]}{new}\n{m[2]}", readme.read_text(), flags=re.S)
         if count != 1:
             sys.exit(f"README.md has no place between '<!-- {name} -->' and '<!-- end of {name} -->'")
         readme.write_text(text)
