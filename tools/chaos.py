@@ -26,7 +26,7 @@ from data import samples
 from data.data import Lang
 from tools.notebooks import definitions
 
-EPOCHS = 40
+EPOCHS = 80
 AIMED = ("half written", "before its name", "after its name")  # of the checkpoint's file
 
 
@@ -76,9 +76,16 @@ def vit() -> Callable[[str], torch.nn.Module]:
 MODELS = {"rnn": rnn, "seq2seq": seq2seq, "vit": vit}
 
 
-def arm(moment: str) -> None:
-    """Let this process be killed at that moment of the next checkpoint's writing."""
-    kill = lambda: os.kill(os.getpid(), signal.SIGKILL)  # noqa: E731
+def arm(moment: str, checkpoints: int) -> None:
+    """Let this process be killed at that moment of its writing the checkpoint of that number, counted from 1."""
+    written = 0
+
+    def kill() -> None:
+        nonlocal written
+        written += 1
+        if written == checkpoints:
+            os.kill(os.getpid(), signal.SIGKILL)
+
     plain_file, rename = files.whole_file, os.replace
 
     @contextlib.contextmanager
@@ -89,15 +96,19 @@ def arm(moment: str) -> None:
             def half(content):
                 write(content[: len(content) // 2])
                 file.flush()
-                kill()
+                if len(content) > 1000:  # the head of the file is a short write of its own
+                    kill()
+                write(content[len(content) // 2 :])
 
             file.write = half
             yield file
 
     def replace(*paths):
+        if moment == "before its name":
+            kill()
+        rename(*paths)
         if moment == "after its name":
-            rename(*paths)
-        kill()
+            kill()
 
     if moment == "half written":
         checkpoint.whole_file = half_a_file
@@ -105,7 +116,7 @@ def arm(moment: str) -> None:
         files.os.replace = replace
 
 
-def start(train: Callable, folder: Path, moment: str | None = None) -> int:
+def start(train: Callable, folder: Path, moment: str | None = None, checkpoints: int = 1) -> int:
     """A process that trains in ``folder`` and leaves its weights there; returns its number."""
     process = os.fork()
     if process:
@@ -114,7 +125,7 @@ def start(train: Callable, folder: Path, moment: str | None = None) -> int:
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1), os.dup2(quiet, 2)
         if moment:
-            arm(moment)
+            arm(moment, checkpoints)
         torch.save(train(str(folder / "run")).state_dict(), folder / "weights.pt")
         os._exit(0)
     except BaseException as error:
@@ -140,9 +151,9 @@ def torment(name: str, kills: int, draw: random.Random) -> dict:
         draw.shuffle(moments)
         done, after = 0, []
         for moment in moments:
-            process = start(train, torn, moment)
+            process = start(train, torn, moment, draw.randint(1, 5))
             if moment is None:
-                time.sleep(draw.uniform(0, 2 * epoch_seconds))
+                time.sleep(draw.uniform(0, 6 * epoch_seconds))
                 os.kill(process, signal.SIGKILL)
             _, status = os.waitpid(process, 0)
             done += os.WIFSIGNALED(status)
