@@ -3,7 +3,7 @@
 Ours and the reference take turns in one run; each figure is a median. Ratios below 1 mean that ours is faster. The
 floor is the matrix products alone. Peak memory is what a work needs on top of its inputs and weights.
 
-Usage: python -m benchmarks.bench [--no-growth]
+Usage: python -m benchmarks.bench [--no-growth] [--precision medium|highest]
 """
 
 import argparse
@@ -36,7 +36,7 @@ def where() -> str:
     name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     cores = torch.backends.cpu.get_cpu_capability()
     return (f"{name} ({platform.machine()}, {cores}), Python {platform.python_version()}, torch {torch.__version__}, "
-            f"{datetime.date.today()}")  # fmt: skip
+            f"float32 products: {torch.get_float32_matmul_precision()}, {datetime.date.today()}")  # fmt: skip
 
 
 def table() -> list[str]:
@@ -78,7 +78,8 @@ def growth(memory: dict[str, list[float]]) -> list[str]:
         "| --- | --- | --- | --- |",
     ]
     for column, (name, (sizes, build)) in enumerate(GROWTH.items()):
-        seconds = [medians({"ours": build(size)}, rounds=7, seconds=3)["ours"] for size in sizes]
+        taken = medians({str(size): build(size) for size in sizes}, rounds=15, seconds=8)
+        seconds = [taken[str(size)] for size in sizes]
         powers = exponent(sizes, seconds), exponent(sizes, memory[name])
         lines.append(f"| {name} | {sizes[0]}, {sizes[-1]} | {powers[0]:.2f} | {powers[1]:.2f} |")
         work = "attention" if name.startswith("tokens") else "recurrence"
@@ -97,18 +98,22 @@ def growth(memory: dict[str, list[float]]) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--no-growth", action="store_true", help="leave out the figure of growth")
+    parser.add_argument("--precision", choices=("medium", "highest"), default="medium",
+                        help="of float32 products: medium as in the notebooks, or PyTorch's default")  # fmt: skip
     arguments = parser.parse_args()
     session.start(seed=0)  # as the notebooks do
+    torch.set_float32_matmul_precision(arguments.precision)
+    name = DEVICE.type + "-default-precision" * (arguments.precision == "highest")
     print(where(), flush=True)
     memory = {}
     if not arguments.no_growth:  # before the first parallel work of this process
-        for name, (sizes, build) in GROWTH.items():
-            memory[name] = [peak_megabytes(lambda build=build, size=size: build(size)) for size in sizes]
+        for what, (sizes, build) in GROWTH.items():
+            memory[what] = [peak_megabytes(lambda build=build, size=size: build(size)) for size in sizes]
     lines = [f"# Speed on {DEVICE.type}", "", where(), "", *table()]
     if memory:
         lines += ["", *growth(memory), "", f"![time and memory against size](growth-{DEVICE.type}.png)"]
     RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{DEVICE.type}.md").write_text("\n".join(lines) + "\n")
+    (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
     return 0
 
