@@ -340,19 +340,21 @@ def plain_beam_search(model, src, beam, length):
     return begun[0][1]
 
 
-@settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 10_000), beam=st.integers(1, 4), source=st.lists(st.integers(2, 8), max_size=4))
-def test_batched_beam_search_equals_the_plain_one(seq2seq, seed, beam, source):
-    torch.manual_seed(seed)
-    model = translator(seq2seq)
-    sources = [[*source, EOS], [7, 2, EOS], [3, EOS]]
+@pytest.mark.parametrize("beam", (1, 2, 3, 4))
+def test_batched_beam_search_equals_the_plain_one(seq2seq, beam):
+    sources = [[5, 3, 8, EOS], [7, 2, EOS], [3, EOS]]
     src, _ = pad(sources, PAD)
-    with torch.no_grad():
-        model.decoder.classifier.bias[EOS] += 1.0  # so that sentences end at different lengths
-        found = seq2seq.translate(model, src, beam, max_length=5)
-        for row, alone in zip(found.tolist(), sources, strict=True):
-            wanted = plain_beam_search(model, torch.tensor([alone]), beam, 5)
-            assert row[: len(wanted)] == wanted[: len(row)]
+    for seed in range(25):  # fixed, so that what this notices does not hang on luck
+        torch.manual_seed(seed)
+        model = translator(seq2seq)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(2)  # so that it matters which beginning a state belongs to
+            model.decoder.classifier.bias[EOS] += 1.0  # so that sentences end at different lengths
+            found = seq2seq.translate(model, src, beam, max_length=5)
+            for row, alone in zip(found.tolist(), sources, strict=True):
+                wanted = plain_beam_search(model, torch.tensor([alone]), beam, 5)
+                assert row[: len(wanted)] == wanted[: len(row)]
 
 
 def test_greedy_search_takes_the_likeliest_word_each_time_whatever_the_batch(seq2seq, model, batch):

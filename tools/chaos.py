@@ -138,6 +138,14 @@ def finished_epochs(folder: Path) -> int:
     return checkpoint._read(path)["epoch"] if path.exists() else 0
 
 
+def wait_for_a_checkpoint(folder: Path, seconds: float = 20.0) -> None:
+    """Return as soon as a checkpoint is written anew."""
+    path = folder / "run" / checkpoint.NAME
+    before, end = path.stat().st_mtime_ns if path.exists() else 0, time.monotonic() + seconds
+    while time.monotonic() < end and (not path.exists() or path.stat().st_mtime_ns == before):
+        time.sleep(0.001)
+
+
 def torment(name: str, kills: int, draw: random.Random) -> dict:
     """Train with so many kills and without any; returns what the table says."""
     train = MODELS[name]()
@@ -153,7 +161,9 @@ def torment(name: str, kills: int, draw: random.Random) -> dict:
         for moment in moments:
             process = start(train, torn, moment, draw.randint(1, 5))
             if moment is None:
-                time.sleep(draw.uniform(0, 6 * epoch_seconds))
+                if draw.random() < 0.7:  # else it may still be starting when it is killed
+                    wait_for_a_checkpoint(torn)
+                time.sleep(draw.uniform(0, 4 * epoch_seconds))
                 os.kill(process, signal.SIGKILL)
             _, status = os.waitpid(process, 0)
             done += os.WIFSIGNALED(status)
