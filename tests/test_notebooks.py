@@ -1,6 +1,5 @@
 """The saved notebooks: results that meet the bars, outputs that belong to the code above them, and their form."""
 
-import json
 import re
 
 import nbformat
@@ -8,7 +7,7 @@ import pytest
 from conftest import ROOT, read
 from questions import question
 
-from tools.notebooks import EMPTIED, TASKS, clean, code_hash, tags
+from tools.notebooks import EMPTIED, TASKS, clean, code_hash, printed, results, tags
 
 NOTEBOOKS = tuple(TASKS)
 
@@ -17,16 +16,11 @@ def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def printed(cell) -> str:
-    """What a cell printed or showed as text."""
-    return "".join(o.get("text", "") or o.get("data", {}).get("text/plain", "") for o in cell.get("outputs", []))
-
-
 def result_of(notebook) -> dict:
     """The one line ``RESULT {...}`` that states what the notebook reached."""
-    lines = [line for cell in code_cells(notebook) for line in printed(cell).splitlines() if line.startswith("RESULT ")]
-    assert len(lines) == 1, f"{len(lines)} lines of RESULT in the outputs, expected 1"
-    return json.loads(lines[0].removeprefix("RESULT "))
+    stated = results(notebook)
+    assert len(stated) == 1, f"{len(stated)} lines of RESULT in the outputs, expected 1"
+    return stated[0]
 
 
 def longest_log(notebook) -> int:

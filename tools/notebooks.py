@@ -2,6 +2,7 @@
 
 import ast
 import hashlib
+import json
 import re
 import sys
 import types
@@ -23,6 +24,17 @@ def code_hash(notebook: NotebookNode) -> str:
 
 def tags(cell: NotebookNode) -> set[str]:
     return set(cell.metadata.get("tags", []))
+
+
+def printed(cell: NotebookNode) -> str:
+    """What a code cell printed or showed as text."""
+    return "".join(o.get("text", "") or o.get("data", {}).get("text/plain", "") for o in cell.get("outputs", []))
+
+
+def results(notebook: NotebookNode) -> list[dict]:
+    """What the lines ``RESULT {...}`` in a notebook's outputs state."""
+    lines = [line for cell in notebook.cells for line in printed(cell).splitlines()]
+    return [json.loads(line.removeprefix("RESULT ")) for line in lines if line.startswith("RESULT ")]
 
 
 def clean(notebook: NotebookNode, publish: bool) -> NotebookNode:

@@ -4,7 +4,6 @@ Usage: python -m tools.submission 2024-20000 [--out build]
 """
 
 import argparse
-import json
 import re
 import sys
 import zipfile
@@ -13,7 +12,7 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from tools.notebooks import ROOT, TASKS, code_hash
+from tools.notebooks import ROOT, TASKS, code_hash, results
 
 PACKED = ("hw4_*.ipynb", "common/*.py", "data/*.py", "requirements.txt", "README.md")
 LEFTOVERS = r"\b(TODO|FIXME|XXX)\b|\bbreakpoint\(|\bpdb\b|^\s*#\s*print\("
@@ -21,7 +20,7 @@ LEFTOVERS = r"\b(TODO|FIXME|XXX)\b|\bbreakpoint\(|\bpdb\b|^\s*#\s*print\("
 
 def faults(name: str, notebook: NotebookNode) -> list[str]:
     """What keeps a notebook from being handed in."""
-    found, results = [], []
+    found, stated = [], results(notebook)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     if notebook.metadata.get("hw4", {}).get("code_sha256") != code_hash(notebook):
         found.append("its outputs are not those of its code: run make notebooks")
@@ -33,15 +32,12 @@ def faults(name: str, notebook: NotebookNode) -> list[str]:
         for line, text in enumerate(cell.source.splitlines(), 1):
             if re.search(LEFTOVERS, text):
                 found.append(f"cell {number}, line {line}: leftover {text.strip()[:60]!r}")
-    for cell in cells:
-        lines = "".join(output.get("text", "") for output in cell.outputs).splitlines()
-        results += [json.loads(line.removeprefix("RESULT ")) for line in lines if line.startswith("RESULT ")]
-    if len(results) != 1:
-        found.append(f"it states {len(results)} results, expected 1")
-    elif results[0]["data"] != "real":
-        found.append(f"its result is on {results[0]['data']} data, expected real")
-    elif not results[0]["passed"]:
-        found.append(f"its {results[0]['metric']} is {results[0]['value']}, the bar is {results[0]['bar']}")
+    if len(stated) != 1:
+        found.append(f"it states {len(stated)} results, expected 1")
+    elif stated[0]["data"] != "real":
+        found.append(f"its result is on {stated[0]['data']} data, expected real")
+    elif not stated[0]["passed"]:
+        found.append(f"its {stated[0]['metric']} is {stated[0]['value']}, the bar is {stated[0]['bar']}")
     return [f"{name}: {fault}" for fault in found]
 
 
