@@ -3,10 +3,11 @@
 import difflib
 import functools
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 T = TypeVar("T", bound=type)
+P = TypeVar("P")
 
 
 def _check(self: Any, choices: Mapping[str, Collection[str]], shares: Collection[str], from_zero: Collection[str]):
@@ -64,3 +65,8 @@ def parameters(
         return made
 
     return decorate
+
+
+def override(values: P, **changes: Any) -> P:
+    """The parameters with the changes that are not 0 or empty, which stand for "as it is"; checked like all values."""
+    return replace(values, **{name: value for name, value in changes.items() if value})

@@ -1,11 +1,13 @@
 """The figures of the notebooks, in one style: the same color for the same thing everywhere."""
 
+import sys
 from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogFormatter
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 # Okabe and Ito's palette, told apart with every common color blindness (jfly.uni-koeln.de/color).
 BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW, BLACK = (
@@ -32,6 +34,26 @@ def use_style() -> None:
     plt.rcParams.update(_STYLE)
 
 
+def described(figure: Figure) -> str:
+    """What a figure shows, in words: its titles and what its axes are labeled with."""
+    parts = [figure.get_suptitle()]
+    for ax in figure.axes:
+        labels = " against ".join(filter(None, (ax.get_ylabel(), ax.get_xlabel())))
+        parts.append(f"{ax.get_title()} ({labels})" if labels else ax.get_title())
+    return "; ".join(dict.fromkeys(" ".join(part.split()) for part in parts if part))
+
+
+def show() -> None:
+    """Show the open figures; in a notebook with :func:`described` as the text for those who do not see images."""
+    if "ipykernel" not in sys.modules:
+        return plt.show()
+    from IPython.display import display
+
+    for figure in map(plt.figure, plt.get_fignums()):
+        display(figure, metadata={"image/png": {"alt": f"Figure: {described(figure)}"}})
+        plt.close(figure)
+
+
 def curves(
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     title: str,
@@ -52,6 +74,7 @@ def curves(
         formatter = LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5))  # 2, 3, 4, 6 as well as 10
         ax.yaxis.set_major_formatter(formatter)
         ax.yaxis.set_minor_formatter(formatter)
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))  # there is no half epoch
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
     if len(series) > 1 or bar is not None:
         ax.legend(frameon=False)
@@ -105,9 +128,9 @@ def bars(
     ax = ax or plt.subplots(figsize=(5.5, 0.8 + 0.32 * len(values)))[1]
     drawn = ax.barh(list(values), list(values.values()), color=BLUE)
     ax.bar_label(drawn, fmt="%.1f", padding=3)
-    if bar is not None:
-        ax.axvline(bar, color=COLORS["bar"], linestyle="--", linewidth=1.5, label=f"bar: {bar:g}")
-        ax.legend(frameon=False, loc="lower right")
+    if bar is not None:  # named below the axis, where it covers no number
+        ax.axvline(bar, color=COLORS["bar"], linestyle="--", linewidth=1.5)
+        xlabel = f"{xlabel}; dashed: the bar of {bar:g}"
     ax.invert_yaxis()
     ax.margins(x=0.12)
     ax.set(title=title, xlabel=xlabel)

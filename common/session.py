@@ -1,7 +1,7 @@
 """How a run starts and ends: seed, device, versions, and the one line that states its result."""
 
 import ctypes
-import importlib
+import importlib.util
 import json
 import platform
 import random
@@ -179,6 +179,11 @@ def report(
         "torch": torch.__version__,
         **{name: round(number, 4) for name, number in more.items()},
     }
+    if importlib.util.find_spec("resource"):  # not on Windows
+        import resource
+
+        kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        result["peak_host_mb"] = kilobytes // (2**20 if sys.platform == "darwin" else 2**10)
     if device.type == "cuda":
         result["peak_device_mb"] = torch.cuda.max_memory_allocated() // 2**20
     with whole_file(Path(folder) / "result.json") as file:

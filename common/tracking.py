@@ -1,11 +1,14 @@
-"""TensorBoard event files: written while training, read back for static figures."""
+"""Watching a training: progress bars, and TensorBoard event files, written and read back for static figures."""
 
 import shutil
+import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
 
 Curves = dict[str, tuple[list[int], list[float]]]  # tag -> (steps, values)
 
@@ -25,6 +28,24 @@ def open_run(folder: str | Path, finished: int = 0) -> SummaryWriter:
     for path in folder.glob("events.out.tfevents.*") if finished else ():
         time.sleep(max(0.0, int(path.name.split(".")[3]) + 1 - time.time()))
     return SummaryWriter(str(folder), purge_step=finished + 1 if finished else None)
+
+
+def progress(items: Collection, what: str, unit: str, finished: int = 0, rounds: int = 1, shown: bool = True) -> tqdm:
+    """The same items, with a bar that tells the time left for all rounds.
+
+    Args:
+        items: what one round goes through.
+        what: a word or two in front of the bar.
+        unit: what one item is called.
+        finished: how many rounds of the same length are done.
+        rounds: how many there are in all.
+        shown: False for no bar, within something that shows one of its own.
+    """
+    # On stdout, where the next printed line takes the bar's place; two streams would leave an empty line for each bar.
+    return tqdm(
+        items, what, total=rounds * len(items), initial=finished * len(items), unit=unit, leave=False,
+        file=sys.stdout, disable=not shown, dynamic_ncols=False, ncols=90,
+    )  # fmt: skip
 
 
 def log(writer: SummaryWriter, step: int, **values: float) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from common import session
 from common.files import whole_file
-from common.parameters import parameters
+from common.parameters import override, parameters
 
 # ------------------------------------------------------------------------------------ parameters
 
@@ -58,6 +58,12 @@ def test_good_parameters_are_kept_and_cannot_be_changed_later():
     assert (example.epochs, example.learning_rate, example.dropout) == (3, 1, 0.0)
     with pytest.raises(FrozenInstanceError):
         example.epochs = 5
+
+
+def test_a_form_left_at_zero_changes_nothing_and_a_wrong_value_is_refused():
+    assert override(Example(), epochs=0, learning_rate=0.5) == replace(Example(), learning_rate=0.5)
+    with pytest.raises(ValueError, match=r"Example\.epochs is -2"):
+        override(Example(), epochs=-2)
 
 
 @pytest.mark.parametrize("name", ("rnn", "seq2seq", "vit"))

@@ -5,6 +5,7 @@ import json
 import math
 import resource
 
+import matplotlib.pyplot as plt
 import pytest
 import torch
 from hypothesis import given, settings
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from common import loss, session, tracking
+from common import loss, plotting, session, tracking
 from common.checkpoint import Checkpoint, forget
 from common.collate import LengthBatches, pad
 
@@ -253,6 +254,43 @@ def test_reading_a_run_that_is_not_there_says_what_to_do(tmp_path):
         tracking.read_run(tmp_path)
 
 
+def test_a_bar_tells_the_time_left_for_all_rounds_and_leaves_no_line_behind(capsys):
+    bar = tracking.progress("abc", "training", "batch", finished=2, rounds=4)
+    assert (bar.initial, bar.total, list(bar)) == (6, 12, ["a", "b", "c"])
+    print("epoch 3")
+    out, err = capsys.readouterr()
+    assert "50%" in out and out.splitlines()[-1] == "epoch 3" and not err
+
+
+def test_a_hidden_bar_prints_nothing(capsys):
+    assert list(tracking.progress("abc", "training", "batch", shown=False)) == ["a", "b", "c"]
+    assert capsys.readouterr() == ("", "")
+
+
+# ------------------------------------------------------------------------------------ plotting
+
+
+def test_a_figure_is_described_by_its_titles_and_axes_each_once():
+    figure, axes = plt.subplots(1, 3)
+    plotting.curves({"train": ([1], [2.0])}, "Loss", "nats", ax=axes[0])
+    axes[1].set_title("one\npicture")
+    axes[2].set_title("one picture")
+    figure.suptitle("All of it")
+    assert plotting.described(figure) == "All of it; Loss (nats against epoch); one picture"
+    plt.close(figure)
+
+
+def test_the_colors_can_be_told_apart_by_their_lightness_alone():
+    """As on a gray print: luminance by Rec. 709."""
+
+    def luminance(color: str) -> float:
+        return sum(share * int(color[i : i + 2], 16) for share, i in ((0.2126, 1), (0.7152, 3), (0.0722, 5))) / 255
+
+    shown_together = (("train", "validation"), ("train", "bar"), ("validation", "bar"))
+    for one, other in shown_together:
+        assert abs(luminance(plotting.COLORS[one]) - luminance(plotting.COLORS[other])) > 0.05
+
+
 # ------------------------------------------------------------------------------------ session
 
 
@@ -268,4 +306,4 @@ def test_report_prints_and_writes_the_same_result(tmp_path, capsys, value, highe
     assert result == json.loads((tmp_path / "result.json").read_text())
     assert result["passed"] is passed and math.isclose(result["value"], value)
     names = "task metric value bar passed data train_size test_size seed device seconds torch"
-    assert list(result) == names.split()
+    assert list(result) == [*names.split(), "peak_host_mb"] and result["peak_host_mb"] > 50

@@ -1,11 +1,13 @@
 """What a committed notebook must look like, how it gets there, and how its code is called from outside."""
 
+import argparse
 import ast
 import hashlib
 import json
 import re
 import sys
 import types
+from collections.abc import Collection
 from pathlib import Path
 
 import nbformat
@@ -14,6 +16,13 @@ from nbformat import NotebookNode
 ROOT = Path(__file__).resolve().parent.parent
 TASKS = {"hw4_rnn": "rnn", "hw4_seq2seq": "seq2seq", "hw4_vit": "vit"}  # notebook -> folder in runs/
 EMPTIED = {"shows-data", "live"}  # tags of cells whose outputs are not committed
+
+
+def chosen(parser: argparse.ArgumentParser, given: list[str], known: Collection[str]) -> list[str]:
+    """The names given on the command line, or all known ones; ends the program if one is unknown."""
+    if unknown := set(given) - set(known):
+        parser.error(f"unknown name {', '.join(sorted(unknown))}: expected {', '.join(known)}")
+    return given or list(known)
 
 
 def code_hash(notebook: NotebookNode) -> str:
@@ -37,6 +46,20 @@ def results(notebook: NotebookNode) -> list[dict]:
     return [json.loads(line.removeprefix("RESULT ")) for line in lines if line.startswith("RESULT ")]
 
 
+def _as_on_a_terminal(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Join what was printed in pieces, and leave of each line what its last carriage return left: a bar is gone."""
+    joined: list[NotebookNode] = []
+    for output in outputs:
+        if output.output_type == "stream" and joined and joined[-1].get("name") == output.name:
+            joined[-1].text += output.text
+        else:
+            joined.append(output)
+    for output in joined:
+        if output.output_type == "stream":
+            output.text = "\n".join(line.rpartition("\r")[2] for line in output.text.split("\n"))
+    return [o for o in joined if o.output_type != "stream" or o.text.strip()]
+
+
 def clean(notebook: NotebookNode, publish: bool) -> NotebookNode:
     """Leave code, text and results: no progress bars, no timings, and if published none of the data.
 
@@ -51,7 +74,7 @@ def clean(notebook: NotebookNode, publish: bool) -> NotebookNode:
         if cell.cell_type != "code":
             continue
         cell.metadata = NotebookNode(tags=sorted(tags(cell))) if tags(cell) else NotebookNode()
-        cell.outputs = [o for o in cell.outputs if o.get("name") != "stderr"]
+        cell.outputs = _as_on_a_terminal([o for o in cell.outputs if o.get("name") != "stderr"])
         if publish and tags(cell) & EMPTIED:
             cell.outputs = []
     if publish:
