@@ -12,10 +12,11 @@ ID ?=
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.hw4-installed
 
-.PHONY: help run notebooks test quick grade submission mutants chaos proof bench bars reach lint format clean
+.PHONY: help run notebooks lab test quick browser-test colab-check grade submission site mutants chaos proof bench bars \
+  reach seeds lint format clean
 
 help:  ## this list
-	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/' | expand -t 14
 
 # The stamp is newer than the requirements once they are installed, so a second call installs nothing.
 $(INSTALLED): requirements.txt requirements-dev.txt constraints.txt
@@ -29,17 +30,29 @@ run: $(INSTALLED)  ## executes the notebooks into build/ and prints a table; DAT
 notebooks: $(INSTALLED)  ## executes the notebooks on real data and replaces the committed ones
 	$(PY) -m tools.run_notebooks --in-place $(NOTEBOOKS)
 
+lab: $(INSTALLED)  ## opens JupyterLab on the three notebooks
+	$(PY) -m tools.lab
+
 test: $(INSTALLED)  ## runs all tests, the notebooks on samples among them, and ends with the points of every question
 	$(PY) -m pytest
 
 quick: $(INSTALLED)  ## runs the tests that take seconds
-	$(PY) -m pytest -m "not slow"
+	$(PY) -m pytest -m "not slow and not browser"
+
+browser-test: $(INSTALLED)  ## drives the notebooks on samples in headless Chromium (apt-get install chromium)
+	$(PY) -m pytest -m browser tests/test_browser.py
+
+colab-check: $(INSTALLED)  ## runs the notebooks on Colab's own Python and packages, in a throw-away Debian (root, 15 minutes)
+	$(PY) -m tools.colab_check
 
 grade: $(INSTALLED)  ## runs the tests that decide over points; FILE=other.ipynb grades that notebook (its code is executed!)
 	$(PY) -m pytest tests -m question $(if $(FILE),--notebook="$(FILE)")
 
 submission: $(INSTALLED)  ## checks the saved notebooks and packs them: make submission ID=2024-20000
 	$(PY) -m tools.submission "$(ID)"
+
+site: $(INSTALLED)  ## writes the saved notebooks as static pages into build/site/
+	$(PY) -m tools.site
 
 mutants: $(INSTALLED)  ## puts wrong edits into copies of the code and tells which the tests notice
 	$(PY) -m tools.mutants
@@ -58,6 +71,9 @@ bars: $(INSTALLED)  ## seconds to the bar, with the notebooks' models and with r
 
 reach: $(INSTALLED)  ## seconds to the assignment's bar and beyond on the device at hand; DATA=sample|real|auto
 	$(PY) -m benchmarks.reach --data $(DATA) $(NOTEBOOKS)
+
+seeds: $(INSTALLED)  ## trains and tests with other seeds; DATA=sample|real|auto, NOTEBOOKS="rnn seq2seq"
+	$(PY) -m benchmarks.seeds --data $(DATA) $(NOTEBOOKS)
 
 lint: $(INSTALLED)  ## checks style and format of modules and notebooks
 	$(PY) -m ruff check .

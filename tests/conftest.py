@@ -25,6 +25,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "question(letter, part): the test decides over a question of the assignment")
     config.addinivalue_line("markers", "slow: the test takes minutes")
+    config.addinivalue_line("markers", "browser: the test needs Chromium; run by make browser-test alone")
     config.grade = Grade()
     config.graded = dict.fromkeys(MODEL_CLASS)  # notebook -> another file to grade in its place
     if path := config.getoption("--notebook"):

@@ -3,12 +3,13 @@
 Usage: python -m tools.proof [grade] [mutants] [chaos]
 """
 
+import argparse
 import datetime
 import re
 import subprocess
 import sys
 
-from tools.notebooks import ROOT
+from tools.notebooks import ROOT, chosen
 
 COMMANDS = {
     "grade": ["-m", "pytest", "tests", "-m", "question"],
@@ -27,24 +28,34 @@ def table(name: str, output: str) -> str:
     return "\n".join(line for line in output.splitlines() if line.startswith("| ") or "wrong edits caught" in line)
 
 
+def put_into_readme(name: str, table: str) -> None:
+    """Put a table between its marks, with the command that made it, date and commit.
+
+    Raises:
+        ValueError: if the README has no such marks.
+    """
+    readme = ROOT / "README.md"
+    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
+    found = f"{table}\n\n`make {name}`, {datetime.date.today()}, commit {commit.strip()}"
+    marks = rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)"
+    text, count = re.subn(marks, lambda m: f"{m[1]}{found}\n{m[2]}", readme.read_text(), flags=re.S)
+    if count != 1:
+        raise ValueError(f"README.md has no place between '<!-- {name} -->' and '<!-- end of {name} -->'")
+    readme.write_text(text)
+
+
 def main() -> int:
-    names = sys.argv[1:] or list(COMMANDS)
-    if unknown := set(names) - set(COMMANDS):
-        sys.exit(f"unknown proof {', '.join(sorted(unknown))}: expected {', '.join(COMMANDS)}")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("proofs", nargs="*", metavar="proof", help=f"by default {', '.join(COMMANDS)}")
+    names = chosen(parser, parser.parse_args().proofs, COMMANDS)
     if subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True).stdout.strip():
         sys.exit("there are changes that are not committed: commit them, so that the tables belong to a commit")
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
-    readme, fine = ROOT / "README.md", True
+    fine = True
     for name in names:
         done = subprocess.run([sys.executable, *COMMANDS[name]], cwd=ROOT, capture_output=True, text=True)
         fine &= done.returncode == 0
-        found = f"{table(name, done.stdout)}\n\n`make {name}`, {datetime.date.today()}, commit {commit.strip()}"
-        print(found, flush=True)
-        marks = rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)"
-        text, count = re.subn(marks, lambda m, new=found: f"{m[1]}{new}\n{m[2]}", readme.read_text(), flags=re.S)
-        if count != 1:
-            sys.exit(f"README.md has no place between '<!-- {name} -->' and '<!-- end of {name} -->'")
-        readme.write_text(text)
+        print(table(name, done.stdout), flush=True)
+        put_into_readme(name, table(name, done.stdout))
     return 0 if fine else 1
 
 
