@@ -25,7 +25,7 @@ from benchmarks.measure import synchronize
 from benchmarks.rows import DEVICE
 from common import session
 from data import ag_news, cifar10, eng_fra
-from tools.notebooks import definitions
+from tools.notebooks import chosen, definitions
 
 Race = tuple[Callable[[int], object], Callable[[], bool], int]  # train one part, is the bar reached, how many parts
 
@@ -99,11 +99,11 @@ def seq2seq(data: str, by_hand: bool) -> Race:
 
 def vit(data: str, by_hand: bool) -> Race:
     notebook, images = definitions("hw4_vit"), cifar10.load(data)
-    chosen = "sample" if images.kind == "sample" else "gpu" if DEVICE.type == "cuda" else "cpu"
+    kind = "sample" if images.kind == "sample" else "gpu" if DEVICE.type == "cuda" else "cpu"
     (pictures, labels), parts = (part.to(DEVICE) for part in images.train), 9 * 8  # eight epochs at most
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(0)).to(DEVICE)
     held, rest = order[: len(order) // 50], order[len(order) // 10 :]
-    budget = replace(notebook.BUDGETS[chosen], epochs=parts, full_epochs=0)
+    budget = replace(notebook.BUDGETS[kind], epochs=parts, full_epochs=0)
     model = notebook.build(budget)
     if not by_hand:
         norm = lambda width: nn.LayerNorm(width, eps=1e-5)  # noqa: E731
@@ -142,12 +142,10 @@ def main() -> int:
     parser.add_argument("--data", choices=("auto", "real", "sample"), default="sample")
     parser.add_argument("models", nargs="*", metavar="model", help=f"by default {', '.join(MODELS)}")
     arguments = parser.parse_args()
-    if unknown := set(arguments.models) - set(MODELS):
-        parser.error(f"unknown model {', '.join(sorted(unknown))}: expected {', '.join(MODELS)}")
     session.allow_fast_products()  # as the notebooks do
     lines = [f"# Seconds of training to the bar, {arguments.data} data, {DEVICE.type}", "", where(), "",
              "| notebook | ours, s | reference, s | ours / reference |", "| --- | --- | --- | --- |"]  # fmt: skip
-    for name in arguments.models or MODELS:
+    for name in chosen(parser, arguments.models, MODELS):
         taken = []
         for by_hand in (True, False):
             session.start(seed=1234)

@@ -22,7 +22,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from common import checkpoint
-from tools.notebooks import ROOT, TASKS, python
+from tools.notebooks import ROOT, TASKS, chosen, python
 
 GOALS = {  # notebook: folder of its final training's curves, tag, values to reach
     "hw4_rnn": ("final", "validation/accuracy", (70, 85)),
@@ -98,9 +98,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "reach")
     parser.add_argument("notebooks", nargs="*", metavar="notebook", help=f"by default {', '.join(TASKS)}")
     arguments = parser.parse_args()
-    names = [Path(name).stem for name in arguments.notebooks] or list(TASKS)
-    if unknown := set(names) - set(TASKS):
-        parser.error(f"unknown notebook {', '.join(sorted(unknown))}: expected {', '.join(TASKS)}")
+    names = chosen(parser, [Path(name).stem for name in arguments.notebooks], TASKS)
     os.environ["HW4_DATA"] = arguments.data
     arguments.out.mkdir(parents=True, exist_ok=True)
     device = torch.cuda.get_device_name() if torch.cuda.is_available() else f"CPU, {torch.get_num_threads()} threads"

@@ -24,7 +24,7 @@ import torch
 from common import checkpoint, files, tracking
 from data import samples
 from data.data import Lang
-from tools.notebooks import definitions
+from tools.notebooks import chosen, definitions
 
 EPOCHS = 80
 AIMED = ("half written", "before its name", "after its name")  # of the checkpoint's file
@@ -191,13 +191,11 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1, help="of the moments")
     parser.add_argument("models", nargs="*", metavar="model", help=f"by default {', '.join(MODELS)}")
     arguments = parser.parse_args()
-    if unknown := set(arguments.models) - set(MODELS):
-        parser.error(f"unknown model {', '.join(sorted(unknown))}: expected {', '.join(MODELS)}")
     torch.set_num_threads(1)  # a process made by fork cannot use its parent's threads
     draw, fine = random.Random(arguments.seed), True
     print(f"| model | killed | of these while a checkpoint was written | epochs saved at the kills, of {EPOCHS} "
           "| final weights | curves |\n| --- | --- | --- | --- | --- | --- |")  # fmt: skip
-    for name in arguments.models or MODELS:
+    for name in chosen(parser, arguments.models, MODELS):
         said = torment(name, arguments.kills, draw)
         if "error" in said:
             print(f"| {name} | {said['kills']} | | | {said['error']} | |")

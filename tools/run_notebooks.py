@@ -15,7 +15,7 @@ import nbformat
 import papermill
 import psutil
 
-from tools.notebooks import ROOT, TASKS, clean
+from tools.notebooks import ROOT, TASKS, chosen, clean
 
 
 def servers() -> set[psutil.Process]:
@@ -73,9 +73,7 @@ def main() -> int:
     parser.add_argument("--in-place", action="store_true", help="replace the committed notebooks; real data only")
     parser.add_argument("notebooks", nargs="*", metavar="notebook", help=f"by default {', '.join(TASKS)}")
     arguments = parser.parse_args()
-    names = [Path(name).stem for name in arguments.notebooks] or list(TASKS)
-    if unknown := set(names) - set(TASKS):
-        parser.error(f"unknown notebook {', '.join(sorted(unknown))}: expected {', '.join(TASKS)}")
+    names = chosen(parser, [Path(name).stem for name in arguments.notebooks], TASKS)
     data = "real" if arguments.in_place else arguments.data
     results = {name: execute(name, data, arguments.in_place) for name in names}
     print(f"\n{'notebook':<12} {'data':<7} {'metric':<20} {'value':>8} {'bar':>6} {'passed':<7} {'seconds':>7}")
