@@ -15,7 +15,7 @@ import pytest
 from conftest import ROOT
 from PIL import Image
 
-from tools.notebooks import TASKS
+from tools.notebooks import TASKS, copy_project
 
 pytestmark = pytest.mark.browser
 SHOTS = ROOT / "build" / "browser"
@@ -25,10 +25,7 @@ SHOTS = ROOT / "build" / "browser"
 def lab(tmp_path_factory) -> Iterator[str]:
     """The address of what ``make lab`` starts, in a copy of the project: the saved notebooks stay as they are."""
     folder = tmp_path_factory.mktemp("lab")
-    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    for file in subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines():
-        (folder / "project" / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / file, folder / "project" / file)
+    project = copy_project(folder / "project")
     settings = {  # cells out of sight are drawn too, and nothing is fetched from outside
         "notebook-extension/tracker": {"windowingMode": "none"},
         "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
@@ -44,7 +41,7 @@ def lab(tmp_path_factory) -> Iterator[str]:
     environment |= {"HW4_DATA": "sample", "JUPYTERLAB_SETTINGS_DIR": str(folder / "settings")}
     options = ["--no-browser", f"--ServerApp.port={port}", "--IdentityProvider.token="]
     with (SHOTS.parent / "lab.log").open("w") as log:
-        server = subprocess.Popen([sys.executable, "-m", "tools.lab", *options], cwd=folder / "project",
+        server = subprocess.Popen([sys.executable, "-m", "tools.lab", *options], cwd=project,
                                   env=environment, stdout=log, stderr=log, start_new_session=True)  # fmt: skip
     address = f"http://127.0.0.1:{port}"
     for _ in range(120):

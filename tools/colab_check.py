@@ -15,7 +15,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tools.notebooks import ROOT, TASKS
+from tools.notebooks import ROOT, TASKS, copy_project
 from tools.proof import put_into_readme
 
 # Colab's own, too old for the papermill that the tests run, and therefore not in constraints.txt.
@@ -67,12 +67,7 @@ def make_root(root: Path) -> None:
 
 def put_project(root: Path) -> None:
     """The project on Drive, its notebooks alone in /content, and the stand-in for google.colab."""
-    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
-    files = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
-    for file in files:
-        target = root / "hidden-drive" / "hw4" / file
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(ROOT / file, target)
+    copy_project(root / "hidden-drive" / "hw4")
     (root / "content").mkdir(exist_ok=True)
     for name in TASKS:
         shutil.copy(ROOT / f"{name}.ipynb", root / "content")

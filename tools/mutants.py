@@ -9,7 +9,6 @@ Usage: python -m tools.mutants [--jobs 2] [words of the descriptions to run ...]
 import argparse
 import os
 import re
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -20,7 +19,7 @@ from pathlib import Path
 import nbformat
 from tqdm import tqdm
 
-from tools.notebooks import ROOT
+from tools.notebooks import copy_project
 
 
 @dataclass(frozen=True)
@@ -186,9 +185,7 @@ def apply(mutant: Mutant, folder: Path, write: bool = True) -> None:
 def first_failure(mutant: Mutant) -> str | None:
     """The first test that fails after the edit; None if all pass."""
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary) / "hw4"
-        left_out = shutil.ignore_patterns(".git", ".venv", "build", "runs", "cache", "__pycache__")
-        shutil.copytree(ROOT, folder, ignore=left_out)
+        folder = copy_project(Path(temporary) / "hw4")
         apply(mutant, folder)
         command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "-k", "not belong_to_the_code"]
         done = subprocess.run(

@@ -5,6 +5,7 @@ import ast
 import hashlib
 import json
 import re
+import shutil
 import sys
 import types
 from collections.abc import Collection
@@ -23,6 +24,12 @@ def chosen(parser: argparse.ArgumentParser, given: list[str], known: Collection[
     if unknown := set(given) - set(known):
         parser.error(f"unknown name {', '.join(sorted(unknown))}: expected {', '.join(known)}")
     return given or list(known)
+
+
+def copy_project(folder: Path) -> Path:
+    """Copy the project's files, without what installing and running it has left among them; returns the copy."""
+    left = (".git", ".venv", "build", "runs", "cache", "__pycache__", ".*_cache", ".hypothesis", ".ipynb_checkpoints")
+    return Path(shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*left)))
 
 
 def code_hash(notebook: NotebookNode) -> str:
