@@ -29,7 +29,7 @@ def mount(place):
     if not os.path.islink(place + "/MyDrive"):
         os.symlink("/hidden-drive", place + "/MyDrive")
 drive.mount, colab.drive = mount, drive
-sys.modules.update({"google": types.ModuleType("google"), "google.colab": colab, "google.colab.drive": drive})
+sys.modules.update({"google.colab": colab, "google.colab.drive": drive})  # beside the real google.protobuf
 """
 EXECUTE = """
 import sys, nbformat, nbclient
@@ -48,7 +48,10 @@ def inside(root: Path, *command: str, **environment: str) -> str:
     """Run a command in the root, with a bare environment; returns what it printed."""
     own = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     own |= {"PATH": "/opt/colab/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"} | environment
-    return subprocess.run(["chroot", root, *command], env=own, check=True, stdout=subprocess.PIPE, text=True).stdout
+    done = subprocess.run(["chroot", root, *command], env=own, stdout=subprocess.PIPE, text=True)
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} ended with {done.returncode} in {root}: {done.stdout[-500:]}")
+    return done.stdout
 
 
 def make_root(root: Path) -> None:
