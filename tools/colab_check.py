@@ -47,7 +47,12 @@ PASSED_ON = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "http_proxy", "https_proxy"
 def inside(root: Path, *command: str, **environment: str) -> str:
     """Run a command in the root, with a bare environment; returns what it printed."""
     own = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
-    own |= {"PATH": "/opt/colab/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"} | environment
+    own |= {
+        "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+        "PATH": "/opt/colab/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+        "HOME": "/root",
+        "LANG": "C.UTF-8",
+    } | environment
     done = subprocess.run(["chroot", root, *command], env=own, stdout=subprocess.PIPE, text=True)
     if done.returncode:
         sys.exit(f"{' '.join(command)} ended with {done.returncode} in {root}: {done.stdout[-500:]}")
