@@ -111,12 +111,12 @@ def test_all_cells_run_and_tensorboard_draws_charts_whose_runs_can_be_hidden(lab
     chart = frame.locator("scalar-card line-chart").first
     chart.wait_for(timeout=60_000)
     everything, *_, one = frame.locator("runs-data-table mat-checkbox input").all()
-    shown = drawn(chart, lambda colored: colored > 50)
+    assert drawn(chart, lambda colored: colored > 50) > 50
     page.screenshot(path=SHOTS / f"{name}-tensorboard.png")
     everything.click(force=True)
     assert drawn(chart, lambda colored: not colored) == 0
     one.click(force=True)
-    assert 0 < drawn(chart, lambda colored: colored > 0) <= shown
+    assert drawn(chart, lambda colored: colored > 0) > 0
     one.click(force=True)
     assert drawn(chart, lambda colored: not colored) == 0
     result.scroll_into_view_if_needed()
