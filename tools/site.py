@@ -37,6 +37,10 @@ pre { overflow-x: auto; padding: .75rem; margin: .5rem 0; border-radius: 6px; }
 .left-out { color: var(--quiet); font-style: italic; }
 .prompt, .anchor-link { display: none; }
 img { max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
+@media (max-width: 40rem) {  /* on a phone, wide figures are moved sideways rather than shrunk */
+  .output_png { overflow-x: auto; }
+  .output_png img { max-width: 46rem; }
+}
 math[display="block"] { margin: 1rem 0; overflow-x: auto; overflow-y: hidden; }
 table { border-collapse: collapse; display: block; overflow-x: auto; }
 th, td { border: 1px solid var(--line); padding: .35rem .75rem; text-align: left; }
