@@ -4,7 +4,7 @@ The seed decides over the split into training, validation and (for translation) 
 order of the batches and dropout. The news classifier keeps the options that the search of the saved notebook chose.
 The saved notebook's own result counts as one of the seeds.
 
-Usage: python -m benchmarks.seeds [--data sample|real|auto] [--seeds 1 2] [rnn] [seq2seq] [vit]
+Usage: python -m benchmarks.seeds [--data sample|real|auto] [--seed 1 --seed 2] [rnn] [seq2seq] [vit]
 """
 
 import argparse
@@ -101,13 +101,13 @@ SAVED = {  # names of the saved notebooks' results, where they differ from those
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=("auto", "real", "sample"), default="sample")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
+    parser.add_argument("--seed", type=int, action="append", help="may be given several times; by default 1 and 2")
     parser.add_argument("models", nargs="*", metavar="model", help=f"by default {', '.join(TRAININGS)}")
     arguments = parser.parse_args()
     path = RESULTS / f"seeds-{arguments.data}-{DEVICE.type}.json"
     known = json.loads(path.read_text()) if path.exists() else {}  # model -> quantity -> seed -> value
     for name in chosen(parser, arguments.models, TRAININGS):
-        for seed in arguments.seeds:
+        for seed in arguments.seed or (1, 2):
             with tempfile.TemporaryDirectory() as folder:
                 found = TRAININGS[name](arguments.data, seed, os.path.join(folder, "runs"))
             for what, value in found.items():

@@ -74,7 +74,7 @@ def test_the_script_for_a_gpu_runs_on_the_cpu_with_samples(tmp_path):
 def test_seeds_are_told_apart_and_added_to_what_is_known(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(seeds, "RESULTS", tmp_path)
     for seed in ("1", "2"):
-        monkeypatch.setattr(sys, "argv", ["seeds", "--data", "sample", "--seeds", seed, "rnn"])
+        monkeypatch.setattr(sys, "argv", ["seeds", "--data", "sample", "--seed", seed, "rnn"])
         assert seeds.main() == 0
     values = json.loads(next(tmp_path.glob("seeds-sample-*.json")).read_text())["rnn"]["test accuracy (%)"]
     assert values.keys() == {"1", "2"} and values["1"] != values["2"] and min(values.values()) > 70
