@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.vision_transformer import EncoderBlock
 
-from benchmarks.bench import RESULTS, where
+from benchmarks.bench import RESULTS, save
 from benchmarks.measure import synchronize
 from benchmarks.rows import DEVICE
 from common import session
@@ -143,8 +143,7 @@ def main() -> int:
     parser.add_argument("models", nargs="*", metavar="model", help=f"by default {', '.join(MODELS)}")
     arguments = parser.parse_args()
     session.allow_fast_products()  # as the notebooks do
-    lines = [f"# Seconds of training to the bar, {arguments.data} data, {DEVICE.type}", "", where(), "",
-             "| notebook | ours, s | reference, s | ours / reference |", "| --- | --- | --- | --- |"]  # fmt: skip
+    lines = ["| notebook | ours, s | reference, s | ours / reference |", "| --- | --- | --- | --- |"]
     for name in chosen(parser, arguments.models, MODELS):
         taken = []
         for by_hand in (True, False):
@@ -152,9 +151,8 @@ def main() -> int:
             taken.append(seconds_to_bar(MODELS[name](arguments.data, by_hand)))
         lines.append(f"| {name} | {taken[0]:.1f} | {taken[1]:.1f} | **{taken[0] / taken[1]:.2f}** |")
         print(lines[-1], flush=True)
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"bars-{arguments.data}-{DEVICE.type}.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    title = f"Seconds of training to the bar, {arguments.data} data, {DEVICE.type}"
+    save(RESULTS / f"bars-{arguments.data}-{DEVICE.type}.md", title, lines)
     return 0
 
 

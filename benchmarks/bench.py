@@ -39,6 +39,14 @@ def where() -> str:
             f"float32 products: {torch.get_float32_matmul_precision()}, {datetime.date.today()}")  # fmt: skip
 
 
+def save(path: Path, title: str, lines: list[str]) -> None:
+    """Write and print a page of results: title, machine, date and the lines."""
+    page = "\n".join([f"# {title}", "", where(), "", *lines])
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(page + "\n")
+    print(page)
+
+
 def table() -> list[str]:
     """Markdown; every row's aim beside what was reached."""
     lines = [
@@ -109,12 +117,10 @@ def main() -> int:
     if not arguments.no_growth:  # before the first parallel work of this process
         for what, (sizes, build) in GROWTH.items():
             memory[what] = [peak_megabytes(lambda build=build, size=size: build(size)) for size in sizes]
-    lines = [f"# Speed on {DEVICE.type}", "", where(), "", *table()]
+    lines = table()
     if memory:
         lines += ["", *growth(memory), "", f"![time and memory against size](growth-{DEVICE.type}.png)"]
-    RESULTS.mkdir(exist_ok=True)
-    (RESULTS / f"{name}.md").write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    save(RESULTS / f"{name}.md", f"Speed on {DEVICE.type}", lines)
     return 0
 
 

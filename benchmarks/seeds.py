@@ -15,13 +15,12 @@ import statistics
 import sys
 import tempfile
 from dataclasses import replace
-from pathlib import Path
 from types import ModuleType
 
 import nbformat
 import torch
 
-from benchmarks.bench import RESULTS, where
+from benchmarks.bench import RESULTS, save
 from benchmarks.rows import DEVICE
 from common import session
 from data import ag_news, cifar10, eng_fra
@@ -118,15 +117,13 @@ def main() -> int:
             for what, values in known[name].items():
                 values[str(said["seed"])] = said[SAVED.get(what, "value")]
         path.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
-    lines = [f"# Spread over seeds, {arguments.data} data, {DEVICE.type}", "", where(), ""]
-    lines += ["| notebook | measured on the test set | seeds | mean | lowest | highest |", "| --- " * 6 + "|"]
+    lines = ["| notebook | measured on the test set | seeds | mean | lowest | highest |", "| --- " * 6 + "|"]
     for name, quantities in known.items():
         for what, values in quantities.items():
             v = list(values.values())
             lines.append(f"| {name} | {what} | {', '.join(values)} | **{statistics.mean(v):.2f}** "
                          f"| {min(v):.2f} | {max(v):.2f} |")  # fmt: skip
-    Path(path.with_suffix(".md")).write_text("\n".join(lines) + "\n")
-    print("\n".join(lines))
+    save(path.with_suffix(".md"), f"Spread over seeds, {arguments.data} data, {DEVICE.type}", lines)
     return 0
 
 

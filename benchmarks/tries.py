@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from benchmarks.bench import RESULTS, where
+from benchmarks.bench import RESULTS, save
 from benchmarks.measure import Work, medians
 from benchmarks.rows import DEVICE
 from common import loss as losses
@@ -118,8 +118,7 @@ def vit() -> Tries:
 
 def main() -> int:
     session.start(seed=0)
-    lines = [f"# What was tried, on {DEVICE.type}", "", where(), ""]
-    lines += ["| work | way | time, against | | seconds to get ready |", "| --- " * 5 + "|"]
+    lines = ["| work | way | time, against | | seconds to get ready |", "| --- " * 5 + "|"]
     for make in (cross_entropy, recurrence, vit):
         work, unit, works, ready = make()
         taken = medians(works, rounds=15)
@@ -127,7 +126,7 @@ def main() -> int:
             wait = f"{ready[name]:.0f}" if name in ready else ""
             lines.append(f"| {work} | {name} | {unit} | **{seconds / taken[unit]:.2f}** | {wait} |")
             print(lines[-1], flush=True)
-    (RESULTS / f"tries-{DEVICE.type}.md").write_text("\n".join(lines) + "\n")
+    save(RESULTS / f"tries-{DEVICE.type}.md", f"What was tried, on {DEVICE.type}", lines)
     return 0
 
 

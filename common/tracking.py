@@ -44,7 +44,7 @@ def progress(items: Collection, what: str, unit: str, finished: int = 0, rounds:
     # On stdout, where the next printed line takes the bar's place; two streams would leave an empty line for each bar.
     return tqdm(
         items, what, total=rounds * len(items), initial=finished * len(items), unit=unit, leave=False,
-        file=sys.stdout, disable=not shown, dynamic_ncols=False, ncols=90,
+        file=sys.stdout, disable=not shown, ncols=90,
     )  # fmt: skip
 
 

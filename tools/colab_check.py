@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from tools.notebooks import ROOT, TASKS, copy_project
-from tools.proof import put_into_readme
+from tools.proof import head, put_into_readme
 
 # Colab's own, too old for the papermill that the tests run, and therefore not in constraints.txt.
 RUNTIME = ["ipython==7.34.0", "ipykernel==6.17.1", "ipywidgets==7.7.1", "nbclient==0.10.4"]
@@ -95,7 +95,7 @@ def main() -> int:
     parser.add_argument("--root", type=Path, default=ROOT / "build" / "colab")
     parser.add_argument("--keep", action="store_true", help="keep the root, and use one that was kept")
     arguments = parser.parse_args()
-    root = arguments.root.resolve()
+    root, commit = arguments.root.resolve(), head()
     if os.geteuid() or not shutil.which("debootstrap"):
         sys.exit("this needs root rights and debootstrap: on Debian, apt-get install debootstrap")
     if os.path.ismount(root / "proc"):  # left by a run that was killed
@@ -131,7 +131,7 @@ def main() -> int:
     lines.append(f"| {python.strip()} | {before['torch']} | {', '.join(added)} | {', '.join(changed) or 'nothing'} |")
     lines += ["", "| notebook, on samples | metric | reached | bar |", "| --- | --- | --- | --- |", *said]
     print("\n".join(lines))
-    put_into_readme("colab-check", "\n".join(lines))
+    put_into_readme("colab-check", "\n".join(lines), commit)
     if not arguments.keep:
         shutil.rmtree(root)
     return 0 if passed and not changed and [name.split()[0] for name in added] == ["torchtext"] else 1

@@ -28,15 +28,20 @@ def table(name: str, output: str) -> str:
     return "\n".join(line for line in output.splitlines() if line.startswith("| ") or "wrong edits caught" in line)
 
 
-def put_into_readme(name: str, table: str) -> None:
+def head() -> str:
+    """The commit at hand; asked for before a long command starts, so that its table names what it ran on."""
+    command = ["git", "rev-parse", "--short", "HEAD"]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+
+
+def put_into_readme(name: str, table: str, commit: str) -> None:
     """Put a table between its marks, with the command that made it, date and commit.
 
     Raises:
         ValueError: if the README has no such marks.
     """
     readme = ROOT / "README.md"
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
-    found = f"{table}\n\n`make {name}`, {datetime.date.today()}, commit {commit.strip()}"
+    found = f"{table}\n\n`make {name}`, {datetime.date.today()}, commit {commit}"
     marks = rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)"
     text, count = re.subn(marks, lambda m: f"{m[1]}{found}\n{m[2]}", readme.read_text(), flags=re.S)
     if count != 1:
@@ -50,12 +55,13 @@ def main() -> int:
     names = chosen(parser, parser.parse_args().proofs, COMMANDS)
     if subprocess.run(["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True).stdout.strip():
         sys.exit("there are changes that are not committed: commit them, so that the tables belong to a commit")
-    fine = True
+    fine, commit = True, head()
     for name in names:
         done = subprocess.run([sys.executable, *COMMANDS[name]], cwd=ROOT, capture_output=True, text=True)
         fine &= done.returncode == 0
-        print(table(name, done.stdout), flush=True)
-        put_into_readme(name, table(name, done.stdout))
+        found = table(name, done.stdout)
+        print(found, flush=True)
+        put_into_readme(name, found, commit)
     return 0 if fine else 1
 
 
