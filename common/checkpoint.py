@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from common.files import whole_file
+from common.files import atomic_write
 
 NAME = "checkpoint.pt"
 _MARK = b"hw4 checkpoint, sha256 of what follows: "  # then 64 hexadecimal digits, a line feed, and torch.save's bytes
@@ -40,7 +40,7 @@ def _write(path: Path, content: dict[str, Any]) -> None:
     buffer = io.BytesIO()
     torch.save(content, buffer)
     digest = hashlib.sha256(buffer.getbuffer()).hexdigest().encode()
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(_MARK + digest + b"\n")
         file.write(buffer.getbuffer())
 

@@ -14,7 +14,7 @@ _DISK = {  # what a disk answers; a network's errors, which may happen inside th
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[BinaryIO]:
+def atomic_write(path: Path) -> Iterator[BinaryIO]:
     """Open a temporary file for writing that becomes ``path`` at the end of the block.
 
     If the block raises, the temporary file is removed and whatever stood at ``path`` stays as it was.

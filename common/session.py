@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common.files import whole_file
+from common.files import atomic_write
 
 
 def seed_everything(seed: int) -> None:
@@ -56,7 +56,7 @@ def run_folder(*parts: str) -> str:
     folder = Path(*parts)
     if "google.colab" in sys.modules and folder.is_relative_to("/content/drive"):
         importlib.import_module("google.colab.drive").mount("/content/drive")
-    with whole_file(folder / "writable") as file:
+    with atomic_write(folder / "writable") as file:
         file.write(b"")
     (folder / "writable").unlink()
     return str(folder)
@@ -150,7 +150,7 @@ def report(
     task: str,
     metric: str,
     value: float,
-    bar: float,
+    target: float,
     higher_is_better: bool,
     data: str,
     train_size: int,
@@ -162,14 +162,14 @@ def report(
 ) -> dict:
     """Print the ``RESULT {...}`` line and write the same to ``<folder>/result.json``.
 
-    ``value`` passes if it lies strictly beyond ``bar``; ``seconds`` is how long the notebook took.
+    ``value`` passes if it lies strictly beyond ``target``; ``seconds`` is how long the notebook took.
     """
     result = {
         "task": task,
         "metric": metric,
         "value": round(value, 4),
-        "bar": bar,
-        "passed": value > bar if higher_is_better else value < bar,
+        "target": target,
+        "passed": value > target if higher_is_better else value < target,
         "data": data,
         "train_size": train_size,
         "test_size": test_size,
@@ -186,7 +186,7 @@ def report(
         result["peak_host_mb"] = kilobytes // (2**20 if sys.platform == "darwin" else 2**10)
     if device.type == "cuda":
         result["peak_device_mb"] = torch.cuda.max_memory_allocated() // 2**20
-    with whole_file(Path(folder) / "result.json") as file:
+    with atomic_write(Path(folder) / "result.json") as file:
         file.write(json.dumps(result, indent=2).encode())
     print("RESULT", json.dumps(result))
     return result

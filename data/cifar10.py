@@ -13,7 +13,7 @@ from torchvision import datasets
 from torchvision.transforms.functional import pil_to_tensor
 from tqdm import tqdm
 
-from common.files import whole_file
+from common.files import atomic_write
 from data import samples, sources
 
 CLASSES = (
@@ -91,7 +91,7 @@ def _cached_folders(root: Path) -> dict[str, tuple[Tensor, Tensor]]:
         except Exception:  # whatever is wrong with a cache, it is only made again
             cache.unlink()
     parts = {part: _read_folder(root / part) for part in OFFICIAL}
-    with whole_file(cache) as file:
+    with atomic_write(cache) as file:
         torch.save({"files": found, "parts": parts}, file)
     return parts
 

@@ -5,7 +5,7 @@ import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.files import whole_file
+from common.files import atomic_write
 from data import samples, sources
 
 URL = "https://download.pytorch.org/tutorial/data.zip"
@@ -54,7 +54,7 @@ def _unpack(archive: Path, path: Path) -> None:
     lines = content.count(b"\n") + (not content.endswith(b"\n"))
     if lines != OFFICIAL_PAIRS:
         raise ValueError(f"{MEMBER} has {lines:,} pairs, expected {OFFICIAL_PAIRS:,}")
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(content)
 
 
@@ -79,7 +79,7 @@ def locate(kind: str = "auto", data_dir: str | Path | None = None) -> PairFile:
     def sample() -> PairFile:
         pairs = samples.sentence_pairs()
         path = sources.CACHE / "sample" / "eng-fra.txt"
-        with whole_file(path) as file:
+        with atomic_write(path) as file:
             file.writelines(f"{english}\t{french}\n".encode() for english, french in pairs)
         return PairFile(path, "sample", f"generated sample ({len(pairs):,} pairs)")
 

@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from common.files import whole_file
+from common.files import atomic_write
 
 KINDS = ("auto", "real", "sample")
 CACHE = Path(__file__).resolve().parent / "cache"
@@ -90,7 +90,7 @@ def download(url: str, path: Path, check: Callable[[Path], None]) -> Path:
     """
     _reach(url)
     try:
-        with whole_file(path) as file, urllib.request.urlopen(url, timeout=READ_SECONDS) as response:
+        with atomic_write(path) as file, urllib.request.urlopen(url, timeout=READ_SECONDS) as response:
             size = int(response.headers.get("Content-Length") or 0)
             with tqdm(total=size or None, unit="B", unit_scale=True, desc=path.name, leave=False) as bar:
                 while block := response.read(1 << 16):

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from common import session
-from common.files import whole_file
+from common.files import atomic_write
 from common.parameters import override, parameters
 
 # ------------------------------------------------------------------------------------ parameters
@@ -132,7 +132,7 @@ def test_a_disk_that_fills_while_writing_leaves_the_old_file_and_no_rest(tmp_pat
     path = tmp_path / "file"
     path.write_bytes(b"good")
     message = r"file was not written \(File too large\): free some space"
-    with pytest.raises(OSError, match=message), whole_file(path) as file:
+    with pytest.raises(OSError, match=message), atomic_write(path) as file:
         file.write(bytes(size))
     assert path.read_bytes() == b"good" and os.listdir(tmp_path) == ["file"]
 
@@ -177,7 +177,7 @@ def test_a_run_folder_on_drive_mounts_drive_in_colab_and_only_there(tmp_path, mo
     mounted = []
     drive = types.ModuleType("google.colab.drive")
     drive.mount = mounted.append
-    monkeypatch.setattr(session, "whole_file", lambda path: (tmp_path / "writable").open("wb"))
+    monkeypatch.setattr(session, "atomic_write", lambda path: (tmp_path / "writable").open("wb"))
     monkeypatch.setattr(session.Path, "unlink", lambda path: None)
     assert session.run_folder("/content/drive/MyDrive/hw4-runs", "vit") == "/content/drive/MyDrive/hw4-runs/vit"
     assert mounted == []

@@ -86,7 +86,7 @@ def arm(moment: str, checkpoints: int) -> None:
         if written == checkpoints:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    plain_file, rename = files.whole_file, os.replace
+    plain_file, rename = files.atomic_write, os.replace
 
     @contextlib.contextmanager
     def half_a_file(path):
@@ -111,7 +111,7 @@ def arm(moment: str, checkpoints: int) -> None:
             kill()
 
     if moment == "half written":
-        checkpoint.whole_file = half_a_file
+        checkpoint.atomic_write = half_a_file
     else:
         files.os.replace = replace
 
