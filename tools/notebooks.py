@@ -10,12 +10,16 @@ import sys
 import types
 from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import nbformat
+from IPython.core.inputtransformer2 import TransformerManager
 from nbformat import NotebookNode
 
 ROOT = Path(__file__).resolve().parent.parent
 TASKS = {"hw4_rnn": "rnn", "hw4_seq2seq": "seq2seq", "hw4_vit": "vit"}  # notebook -> folder in runs/
+ADDRESS = {"GIT_URL", "GIT_REF"}  # of the setup cell: where the project is published changes no output
+KEPT = {"tags", "cellView"}  # of a cell's metadata; the rest is times and the state of an editor
 EMPTIED = {"shows-data", "live"}  # tags of cells whose outputs are not committed
 
 
@@ -32,10 +36,71 @@ def copy_project(folder: Path) -> Path:
     return Path(shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*left)))
 
 
-def code_hash(notebook: NotebookNode) -> str:
-    """A fingerprint of all code cells: outputs belong to the code if it is the stored one."""
-    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
-    return hashlib.sha256("\0".join(code).encode()).hexdigest()
+def imported(trees: list[ast.Module], root: Path = ROOT) -> dict[str, ast.Module]:
+    """The project's modules that some code imports, directly or not: dotted names and syntax trees."""
+    found: dict[str, ast.Module] = {}
+    unread = [(tree, "") for tree in trees]
+    while unread:
+        tree, package = unread.pop()
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import | ast.ImportFrom) else []
+            if isinstance(node, ast.ImportFrom):
+                base = package.split(".")[: len(package.split(".")) + 1 - node.level] if node.level else []
+                origin = ".".join([*base, *filter(None, [node.module])])
+                names = [f"{origin}.{name}" for name in names]
+            for name in names:
+                parts = name.split(".")
+                for module in (".".join(parts[: i + 1]) for i in range(len(parts))):  # packages run first
+                    path = root / module.replace(".", "/")
+                    file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+                    if module not in found and file.is_file():
+                        found[module] = ast.parse(file.read_text())
+                        unread.append((found[module], module if path.is_dir() else module.rpartition(".")[0]))
+    return found
+
+
+def normalized(node: Any) -> str:
+    """A syntax tree as text: neither comments nor layout, positions, docstrings, or the address of the project.
+
+    ``ast.dump`` would do, if it wrote the same for every version of Python.
+    """
+    if isinstance(node, list):
+        return f"[{','.join(map(normalized, node))}]"
+    if not isinstance(node, ast.AST):
+        return repr(node)
+    fields = dict(ast.iter_fields(node))
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and ast.get_docstring(node):
+        fields["body"] = node.body[1:]
+    if isinstance(node, ast.Assign) and {getattr(target, "id", "") for target in node.targets} <= ADDRESS:
+        fields["value"] = None
+    given = {name: value for name, value in fields.items() if value not in (None, []) or name == "body"}
+    return f"{type(node).__name__}({','.join(f'{name}={normalized(value)}' for name, value in given.items())})"
+
+
+def code_trees(notebook: NotebookNode) -> list[ast.Module]:
+    """The code cells' syntax trees, magics as the calls that IPython makes of them."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [ast.parse(TransformerManager().transform_cell(cell.source)) for cell in cells]
+
+
+def fingerprint(notebook: NotebookNode, root: Path = ROOT) -> str:
+    """A hash of the code that the outputs depend on: the code cells, and the project's modules that they import."""
+    cells = code_trees(notebook)
+    modules = imported(cells, root)
+    for tree in modules.values():
+        if ast.get_docstring(tree):
+            del tree.body[0]
+    parts = [*map(normalized, cells), *(f"{name}: {normalized(modules[name])}" for name in sorted(modules))]
+    return hashlib.sha256("\0".join(parts).encode()).hexdigest()
+
+
+def code_hash(notebook: NotebookNode) -> str:  # until the submission uses the fingerprint
+    return fingerprint(notebook)
+
+
+def read(name: str) -> NotebookNode:
+    """One of the three saved notebooks."""
+    return nbformat.read(ROOT / f"{name}.ipynb", as_version=4)
 
 
 def tags(cell: NotebookNode) -> set[str]:
@@ -68,7 +133,7 @@ def _as_on_a_terminal(outputs: list[NotebookNode]) -> list[NotebookNode]:
 
 
 def clean(notebook: NotebookNode, publish: bool) -> NotebookNode:
-    """Leave code, text and results: no progress bars, no timings, and if published none of the data.
+    """Leave code, text and results: no progress bars, no timings; if published, none of the data.
 
     Args:
         notebook: an executed notebook; changed in place and returned.
@@ -80,12 +145,12 @@ def clean(notebook: NotebookNode, publish: bool) -> NotebookNode:
     for cell in notebook.cells:
         if cell.cell_type != "code":
             continue
-        cell.metadata = NotebookNode(tags=sorted(tags(cell))) if tags(cell) else NotebookNode()
+        cell.metadata = NotebookNode({key: value for key, value in cell.metadata.items() if key in KEPT and value})
         cell.outputs = _as_on_a_terminal([o for o in cell.outputs if o.get("name") != "stderr"])
         if publish and tags(cell) & EMPTIED:
             cell.outputs = []
     if publish:
-        notebook.metadata["hw4"] = {"code_sha256": code_hash(notebook)}
+        notebook.metadata["hw4"] = {"fingerprint": fingerprint(notebook)}
     return notebook
 
 
