@@ -1,16 +1,23 @@
-"""Files that are there whole or not at all."""
+"""Files written atomically, and folders that one process uses at a time."""
 
 import errno
 import os
+import platform
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TextIO
 
-_DISK = {  # what a disk answers; a network's errors, which may happen inside the block, are others
-    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST,
-}  # fmt: skip
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+# What a disk answers; a network's errors, which may happen inside the block, are others.
+_DISK = {getattr(errno, name) for name in "ENOSPC EDQUOT EFBIG EROFS EACCES EPERM ENOTDIR EEXIST".split()}
+_locks: dict[Path, TextIO] = {}  # what this process holds, for as long as it lives
 
 
 @contextmanager
@@ -21,7 +28,7 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     The folder of ``path`` is made if missing.
 
     Raises:
-        OSError: if the disk is full or the folder cannot be written; names ``path`` and what to do.
+        OSError: if the disk is full or the folder cannot be written; reports ``path`` and what to do.
     """
     part = None
     try:
@@ -40,3 +47,31 @@ def atomic_write(path: Path) -> Iterator[BinaryIO]:
     finally:
         if part:
             part.unlink(missing_ok=True)
+
+
+def lock(folder: Path) -> None:
+    """Keep ``folder`` for this process until it ends, however it ends; again for the same process is fine.
+
+    Raises:
+        RuntimeError: if another process holds it; tells which, and since when.
+    """
+    folder = folder.resolve()
+    if folder in _locks or fcntl is None:
+        return
+    file = (folder / "lock").open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        holder = file.read().strip() or "another process"
+        raise RuntimeError(
+            f"{folder} is in use by {holder}: stop that notebook's kernel, or choose another folder for runs"
+        ) from None
+    except OSError:  # a file system without locks, such as some network drives
+        return
+    for rest in folder.rglob("*.part"):  # left by a process that was killed while it wrote
+        rest.unlink()
+    file.truncate(0)
+    file.write(f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%d %H:%M:%S')}")
+    file.flush()
+    _locks[folder] = file

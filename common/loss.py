@@ -1,10 +1,27 @@
-"""Cross-entropy written out: from probabilities, log-probabilities or logits, with index targets."""
+"""Cross-entropy written out, from log-probabilities or logits and the indices of the true classes."""
 
 import torch
 from torch import Tensor
 
 
-def _check(scores: Tensor, target: Tensor) -> None:
+def check_labels(labels: Tensor, classes: int, ignore_index: int | None = None) -> None:
+    """Check once, where data is loaded, that labels can be trained on.
+
+    The losses below do not look at the values: reading them would make a GPU wait in every step.
+
+    Raises:
+        ValueError: for labels that are no integers, or one outside ``0 .. classes - 1`` (and not ``ignore_index``).
+    """
+    if labels.dtype != torch.long:
+        raise ValueError(f"labels are {labels.dtype}: expected torch.long")
+    wrong = labels[(labels < 0) | (labels >= classes)]
+    if ignore_index is not None:
+        wrong = wrong[wrong != ignore_index]
+    if len(wrong):
+        raise ValueError(f"label {int(wrong[0])} is out of range: expected 0 to {classes - 1}")
+
+
+def _check_shapes(scores: Tensor, target: Tensor) -> None:
     expected = (scores.shape[0], *scores.shape[2:]) if scores.ndim >= 2 else None
     if tuple(target.shape) != expected:
         raise ValueError(
@@ -13,34 +30,6 @@ def _check(scores: Tensor, target: Tensor) -> None:
         )
     if target.numel() == 0:
         raise ValueError("the batch is empty: a mean over no examples is undefined")
-
-
-def _pick(scores: Tensor, index: Tensor) -> Tensor:
-    """The score of each target's class: ``(B, C, ...)`` and ``(B, 1, ...)`` to ``(B, 1, ...)``."""
-    try:
-        return scores.gather(1, index)
-    except RuntimeError as error:  # looked at only now, because looking makes a GPU wait
-        wrong = index[(index < 0) | (index >= scores.shape[1])]
-        raise ValueError(f"label {int(wrong[0])} is out of range: expected 0 to {scores.shape[1] - 1}") from error
-
-
-def probability_cross_entropy(probabilities: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy of probabilities that already sum to one.
-
-    Args:
-        probabilities: ``(B, C)``, each row a distribution over the classes.
-        target: ``(B,)`` long, the true classes in ``0 .. C-1``.
-
-    Returns:
-        A differentiable scalar, ``-mean log p[target]``, in nats. A probability that underflowed to 0
-        counts as the smallest normal number of its type, so the loss stays finite.
-
-    Raises:
-        ValueError: if the shapes do not match, the batch is empty or a label is out of range.
-    """
-    _check(probabilities, target)
-    chosen = _pick(probabilities, target.unsqueeze(1))  # (B, 1)
-    return -chosen.clamp_min(torch.finfo(chosen.dtype).tiny).log().mean()
 
 
 def negative_log_likelihood(
@@ -54,7 +43,7 @@ def negative_log_likelihood(
 
     Args:
         log_probs: ``(B, C, ...)`` log-probabilities.
-        target: ``(B, ...)`` long, classes in ``0 .. C-1`` or ``ignore_index``.
+        target: ``(B, ...)`` long, classes in ``0 .. C-1`` or ``ignore_index``; see :func:`check_labels`.
         ignore_index: targets with this value count nowhere.
         smoothing: weight in ``[0, 1)`` of the uniform distribution over the classes
             (Szegedy et al. 2016, "Rethinking the Inception Architecture", section 7).
@@ -64,18 +53,17 @@ def negative_log_likelihood(
         A differentiable scalar, in nats.
 
     Raises:
-        ValueError: for shapes that do not match, an empty batch, a label out of range,
-            or an unknown reduction.
+        ValueError: for shapes that do not match, an empty batch, or an unknown reduction.
     """
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction {reduction!r} is unknown: expected 'mean' or 'sum'")
-    _check(log_probs, target)
+    _check_shapes(log_probs, target)
     index = target.unsqueeze(1)  # (B, 1, ...)
     counted = None
     if ignore_index is not None:
         counted = (index != ignore_index).to(log_probs.dtype)
         index = index.masked_fill(index == ignore_index, 0)
-    loss = -_pick(log_probs, index)  # (B, 1, ...)
+    loss = -log_probs.gather(1, index)  # (B, 1, ...)
     if smoothing:
         loss = (1 - smoothing) * loss - smoothing * log_probs.mean(1, keepdim=True)
     if counted is None:

@@ -10,10 +10,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter, MaxNLocator
 
 # Okabe and Ito's palette, told apart with every common color blindness (jfly.uni-koeln.de/color).
-BLUE, ORANGE, GREEN, VERMILION, PURPLE, SKY, YELLOW, BLACK = (
-    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#F0E442", "#000000",
-)  # fmt: skip
-COLORS = {"train": BLUE, "validation": ORANGE, "test": GREEN, "learning rate": PURPLE, "bar": VERMILION}
+BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
+PURPLE, SKY, YELLOW, BLACK = "#CC79A7", "#56B4E9", "#F0E442", "#000000"
+COLORS = {"train": BLUE, "validation": ORANGE, "test": GREEN, "learning rate": PURPLE, "target": VERMILION}
 _STYLE = {
     "figure.dpi": 80,
     "figure.constrained_layout.use": True,
@@ -58,25 +57,25 @@ def curves(
     series: Mapping[str, tuple[Sequence[float], Sequence[float]]],
     title: str,
     ylabel: str,
-    xlabel: str = "epoch",
-    bar: float | None = None,
+    xlabel: str = "step",
+    target: float | None = None,
     log_scale: bool = False,
     ax: Axes | None = None,
 ) -> Axes:
-    """Lines of ``name -> (x, y)``, and the bar to reach as a dashed line."""
+    """Lines of ``name -> (x, y)``, and the target as a dashed line."""
     ax = ax or plt.subplots(figsize=(5.5, 3.4))[1]
     for name, (x, y) in series.items():
         ax.plot(x, y, label=name, color=COLORS.get(name), marker="o" if len(x) < 30 else None, ms=4)
-    if bar is not None:
-        ax.axhline(bar, color=COLORS["bar"], linestyle="--", linewidth=1.5, label=f"bar: {bar:g}")
+    if target is not None:
+        ax.axhline(target, color=COLORS["target"], linestyle="--", linewidth=1.5, label=f"target: {target:g}")
     if log_scale:
         ax.set_yscale("log")
         formatter = LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 0.5))  # 2, 3, 4, 6 as well as 10
         ax.yaxis.set_major_formatter(formatter)
         ax.yaxis.set_minor_formatter(formatter)
-    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))  # there is no half epoch
+    ax.xaxis.set_major_locator(MaxNLocator("auto", integer=True))  # there is no half step
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
-    if len(series) > 1 or bar is not None:
+    if len(series) > 1 or target is not None:
         ax.legend(frameon=False)
     return ax
 
@@ -104,8 +103,8 @@ def heatmap(
     if numbers:
         middle = (image.norm.vmin + image.norm.vmax) / 2
         for (i, j), value in np.ndenumerate(values):
-            ax.text(j, i, format(value, numbers), ha="center", va="center", fontsize=9,
-                    color="black" if value > middle else "white")  # fmt: skip
+            color = "black" if value > middle else "white"
+            ax.text(j, i, format(value, numbers), ha="center", va="center", fontsize=9, color=color)
     else:
         ax.figure.colorbar(image, ax=ax, fraction=0.046)
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
@@ -122,15 +121,15 @@ def confusion(true: np.ndarray, predicted: np.ndarray, classes: Sequence[str], t
 
 
 def bars(
-    values: Mapping[str, float], title: str, xlabel: str, bar: float | None = None, ax: Axes | None = None
+    values: Mapping[str, float], title: str, xlabel: str, target: float | None = None, ax: Axes | None = None
 ) -> Axes:
     """Horizontal bars with their values, in the order given from the top."""
     ax = ax or plt.subplots(figsize=(5.5, 0.8 + 0.32 * len(values)))[1]
     drawn = ax.barh(list(values), list(values.values()), color=BLUE)
     ax.bar_label(drawn, fmt="%.1f", padding=3)
-    if bar is not None:  # named below the axis, where it covers no number
-        ax.axvline(bar, color=COLORS["bar"], linestyle="--", linewidth=1.5)
-        xlabel = f"{xlabel}; dashed: the bar of {bar:g}"
+    if target is not None:  # explained below the axis, where it covers no number
+        ax.axvline(target, color=COLORS["target"], linestyle="--", linewidth=1.5)
+        xlabel = f"{xlabel}; dashed: the target of {target:g}"
     ax.invert_yaxis()
     ax.margins(x=0.12)
     ax.set(title=title, xlabel=xlabel)

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from common.files import atomic_write
+from common.files import atomic_write, lock
 
 
 def seed_everything(seed: int) -> None:
@@ -46,12 +46,14 @@ def choose_device(name: str = "auto") -> torch.device:
 
 
 def run_folder(*parts: str) -> str:
-    """The folder ``parts[0]/parts[1]/...`` for logs, checkpoints and results, made and tried out.
+    """The folder ``parts[0]/parts[1]/...`` for logs, checkpoints and results: made, tried out and locked.
 
     In Colab, a folder below ``/content/drive`` mounts Drive first: what lies there survives a disconnect.
+    The lock belongs to this process and ends with it.
 
     Raises:
         OSError: if nothing can be written there.
+        RuntimeError: if another process uses the folder; tells which.
     """
     folder = Path(*parts)
     if "google.colab" in sys.modules and folder.is_relative_to("/content/drive"):
@@ -59,23 +61,27 @@ def run_folder(*parts: str) -> str:
     with atomic_write(folder / "writable") as file:
         file.write(b"")
     (folder / "writable").unlink()
+    lock(folder)
     return str(folder)
+
+
+OUT_OF_MEMORY = ("can't allocate memory", "out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 
 
 @contextmanager
 def memory_advice(*lower: str) -> Iterator[None]:
-    """Say which parameters to lower if the device runs out of memory; for a ``with`` block or a function.
+    """Say which settings to lower if the device runs out of memory; for a ``with`` block or a function.
 
     Raises:
         MemoryError: in place of PyTorch's error, which stands behind it.
     """
     try:
         yield
-    except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and "can't allocate memory" not in str(error):
+    except RuntimeError as error:  # torch.OutOfMemoryError is one
+        if not any(message in str(error) for message in OUT_OF_MEMORY):
             raise
         raise MemoryError(
-            f"the device ran out of memory: lower {' or '.join(lower)} in the parameter cell, "
+            f"the device ran out of memory: lower {' or '.join(lower)} in the settings cell, "
             "restart the runtime and run the cells again"
         ) from error
 
@@ -92,7 +98,7 @@ def keep_freed_memory() -> None:
     """Let glibc keep large freed blocks instead of returning them to the system.
 
     A training step on the CPU frees and asks for the same large tensors again and again; without
-    this, every one is mapped and zeroed by the kernel anew. Elsewhere than on glibc: does nothing.
+    this, the kernel maps and zeroes them every time. On systems without glibc: does nothing.
     """
     if platform.libc_ver()[0] == "glibc":
         mallopt = ctypes.CDLL(None).mallopt
@@ -100,16 +106,6 @@ def keep_freed_memory() -> None:
         mallopt(mmap_threshold, 1 << 30)
         mallopt(trim_threshold, (1 << 31) - 1)
         mallopt(top_pad, 64 << 20)
-
-
-def allow_fast_products() -> None:
-    """Let matrix products of float32 numbers use whatever kernels are fastest.
-
-    On a GPU they may then round their factors to TF32 (10 bits after the point, as bfloat16 has 7). On a CPU the
-    library oneDNN takes over, which may use bfloat16 units; where measured (AMD EPYC with AVX-512, PyTorch 2.11) it
-    kept full precision and was still 2.2 times as fast as the default. Double precision is never touched.
-    """
-    torch.set_float32_matmul_precision("medium")
 
 
 def describe(device: torch.device, seed: int) -> str:
@@ -126,8 +122,6 @@ def describe(device: torch.device, seed: int) -> str:
 
 def start(seed: int, device: str = "auto") -> torch.device:
     """Seed everything, choose the device and print :func:`describe`; returns the device."""
-    keep_freed_memory()
-    allow_fast_products()
     seed_everything(seed)
     chosen = choose_device(device)
     print(describe(chosen, seed))
@@ -158,11 +152,15 @@ def report(
     seed: int,
     device: torch.device,
     seconds: float,
-    **more: float,
+    **more: float | str | dict,
 ) -> dict:
     """Print the ``RESULT {...}`` line and write the same to ``<folder>/result.json``.
 
-    ``value`` passes if it lies strictly beyond ``target``; ``seconds`` is how long the notebook took.
+    Args:
+        value: passes if it lies strictly beyond ``target``.
+        data: ``real`` or ``sample``.
+        seconds: how long the notebook took.
+        more: further numbers, rounded to four digits, and texts or dictionaries, such as the options that were chosen.
     """
     result = {
         "task": task,
@@ -177,7 +175,7 @@ def report(
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "seconds": round(seconds, 1),
         "torch": torch.__version__,
-        **{name: round(number, 4) for name, number in more.items()},
+        **{name: round(item, 4) if isinstance(item, float) else item for name, item in more.items()},
     }
     if importlib.util.find_spec("resource"):  # not on Windows
         import resource

@@ -1,6 +1,5 @@
 """Watching a training: progress bars, and TensorBoard event files, written and read back for static figures."""
 
-import shutil
 import sys
 import time
 from collections.abc import Collection
@@ -11,31 +10,33 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 Curves = dict[str, tuple[list[int], list[float]]]  # tag -> (steps, values)
+EVENTS = "events.out.tfevents.*"
 
 
-def open_run(folder: str | Path, finished: int = 0) -> SummaryWriter:
+def open_run(folder: str | Path, finished_steps: int = 0) -> SummaryWriter:
     """A writer for one run.
 
     Args:
         folder: where the run's event files lie.
-        finished: after how many epochs the run goes on; what was logged later counts no more. 0 starts
-            the run afresh and removes what an earlier one left there.
+        finished_steps: after how many steps the run goes on; what was logged later counts no more. 0 starts
+            from scratch and removes the event files of an earlier run.
     """
-    folder = Path(folder)
-    if not finished and folder.exists():
-        shutil.rmtree(folder)
-    # Event files are read in the order of their names, which tell their second: let this one be a later one.
-    for path in folder.glob("events.out.tfevents.*") if finished else ():
-        time.sleep(max(0.0, int(path.name.split(".")[3]) + 1 - time.time()))
-    return SummaryWriter(str(folder), purge_step=finished + 1 if finished else None)
+    for path in sorted(Path(folder).glob(EVENTS)):
+        if not finished_steps:
+            path.unlink()
+        else:  # files are read in the order of their names, which hold the second of their creation: be later
+            time.sleep(max(0.0, int(path.name.split(".")[3]) + 1 - time.time()))
+    return SummaryWriter(str(folder), purge_step=finished_steps + 1 if finished_steps else None)
 
 
-def progress(items: Collection, what: str, unit: str, finished: int = 0, rounds: int = 1, shown: bool = True) -> tqdm:
-    """The same items, with a bar that tells the time left for all rounds.
+def progress(
+    items: Collection, description: str, unit: str, finished: int = 0, rounds: int = 1, shown: bool = True
+) -> tqdm:
+    """The same items, with a bar that shows the time left for all rounds.
 
     Args:
         items: what one round goes through.
-        what: a word or two in front of the bar.
+        description: a word or two in front of the bar.
         unit: what one item is called.
         finished: how many rounds of the same length are done.
         rounds: how many there are in all.
@@ -43,16 +44,22 @@ def progress(items: Collection, what: str, unit: str, finished: int = 0, rounds:
     """
     # On stdout, where the next printed line takes the bar's place; two streams would leave an empty line for each bar.
     return tqdm(
-        items, what, total=rounds * len(items), initial=finished * len(items), unit=unit, leave=False,
-        file=sys.stdout, disable=not shown, ncols=90,
-    )  # fmt: skip
+        items,
+        description,
+        total=rounds * len(items),
+        initial=finished * len(items),
+        unit=unit,
+        leave=False,
+        file=sys.stdout,
+        disable=not shown,
+        ncols=90,
+    )
 
 
-def log(writer: SummaryWriter, step: int, **values: float) -> None:
-    """Log scalars at one step; ``train_loss=...`` becomes the tag ``train/loss``."""
-    for name, value in values.items():
-        writer.add_scalar(name.replace("_", "/", 1), value, step)
-    writer.flush()
+def tag(name: str) -> str:
+    """TensorBoard's tag for a number: ``train_loss`` and ``validation_loss`` share the chart ``loss``."""
+    part, _, quantity = name.partition("_")
+    return f"{quantity}/{part}" if part in ("train", "validation") else name
 
 
 def log_options(writer: SummaryWriter, step: int, options: dict[str, str | float], outcome: dict[str, float]) -> None:
@@ -64,12 +71,12 @@ def log_options(writer: SummaryWriter, step: int, options: dict[str, str | float
 
 
 def read_run(folder: str | Path) -> Curves:
-    """All scalars of the run in ``folder``.
+    """All scalars of the run in ``folder``, by tag.
 
     Raises:
         FileNotFoundError: if no event file lies there.
     """
-    if not any(Path(folder).glob("events.out.tfevents.*")):
+    if not any(Path(folder).glob(EVENTS)):
         raise FileNotFoundError(f"no TensorBoard event file in {folder}: run the training cell first")
     events = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     events.Reload()
