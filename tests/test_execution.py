@@ -1,18 +1,68 @@
-"""The notebooks run from top to bottom on generated samples, without a network, and pass their bars."""
+"""The notebooks run from top to bottom on generated samples, without a network, and reach their targets."""
 
 import os
 import subprocess
 import sys
 
+import nbformat
 import pytest
-from conftest import ROOT
 
-from tools.notebooks import TASKS
+from tools import run_notebooks
+from tools.notebooks import ROOT, TASKS
+
+RESULT = """
+import json, os
+from pathlib import Path
+folder = Path(os.environ["HW4_RUNS"], "vit", "sample")
+folder.mkdir(parents=True)
+settings = {name: value for name, value in os.environ.items() if name.startswith("HW4_")}
+(folder / "result.json").write_text(json.dumps({"data": os.environ["HW4_DATA"], "settings": settings}))
+"""
+
+
+@pytest.fixture
+def small_project(tmp_path, monkeypatch):
+    """A project with one notebook that writes the settings it is given as its result."""
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(RESULT)]), tmp_path / "hw4_vit.ipynb")
+    (tmp_path / "runs").mkdir()
+    for module in ("tools.run_notebooks", "tools.notebooks"):
+        monkeypatch.setattr(f"{module}.ROOT", tmp_path)
+    monkeypatch.setenv("HW4_EPOCHS", "7")
+    monkeypatch.setenv("HW4_RUNS", "runs")
+    monkeypatch.setenv("HW4_DEVICE", "cpu")
+    return tmp_path
+
+
+def test_settings_reach_the_notebook_and_the_users_runs_are_left_alone(small_project):
+    result = run_notebooks.execute("hw4_vit", "sample", {"seed": 2}, build=small_project / "build")
+    expected = {"HW4_SEED": "2", "HW4_EPOCHS": "7", "HW4_RUNS": "build/runs", "HW4_DEVICE": "cpu", "HW4_DATA": "sample"}
+    assert result["settings"].items() >= expected.items() and result["seconds"] > 0
+    assert not any((small_project / "runs").iterdir()) and os.environ["HW4_RUNS"] == "runs"
+
+
+def test_a_notebook_to_publish_is_run_with_its_own_settings_and_on_real_data_alone(small_project, monkeypatch):
+    result = run_notebooks.execute("hw4_vit", "real", build=small_project / "build", publish=True)
+    assert result["settings"].keys() == {"HW4_DATA", "HW4_RUNS", "HW4_DEVICE"}
+    fallback = RESULT.replace('os.environ["HW4_DATA"]', '"sample"')
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(fallback)]), small_project / "hw4_vit.ipynb"
+    )
+    assert "sample" in run_notebooks.execute("hw4_vit", "real", build=small_project / "b", publish=True)["error"]
+
+
+def test_a_failing_notebook_is_an_error_even_where_an_older_result_lies(small_project):
+    folder = small_project / "build" / "runs" / "vit" / "real"
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text('{"passed": true}')
+    cells = [nbformat.v4.new_code_cell("1 / 0")]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), small_project / "hw4_vit.ipynb")
+    result = run_notebooks.execute("hw4_vit", "real", build=small_project / "build")
+    assert result["error"] == "ZeroDivisionError: division by zero" and "passed" not in result
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
-def test_the_notebook_runs_from_top_to_bottom_on_samples_and_passes_its_bar(name):
+def test_the_notebook_runs_from_top_to_bottom_on_samples_and_reaches_its_target(name):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HW4_")}
     command = [sys.executable, "-m", "tools.run_notebooks", "--data", "sample", name]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1200, env=environment)

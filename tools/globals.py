@@ -63,7 +63,7 @@ def _global_reads(table: symtable.SymbolTable, path: str = "", called: bool = Fa
         within = path if comprehension else f"{path}.{child.get_name()}".lstrip(".")
         runs_when_called = called or (child.get_type() == "function" and not comprehension)
         for symbol in child.get_symbols() if runs_when_called else ():
-            if symbol.is_global() and symbol.is_referenced():
+            if symbol.is_global() and (symbol.is_referenced() or symbol.is_assigned()):
                 yield within, symbol.get_name()
         yield from _global_reads(child, within, runs_when_called)
 

@@ -96,9 +96,12 @@ def execute(
     seconds, results = time.time() - began, list(runs.glob("*/result.json"))
     if not error and not results:
         error = "it wrote no result.json"
-    if not error and fingerprint(read(name)) != code:
+    if not error and publish and fingerprint(read(name)) != code:
         error = "the code was changed while it ran"
-    return {"error": error, "seconds": seconds} if error else json.loads(results[0].read_text()) | {"seconds": seconds}
+    result = {"error": error} if error else json.loads(results[0].read_text())
+    if publish and result.get("data", "real") != "real":
+        result = {"error": f"its data is {result['data']}, expected real"}
+    return result | {"seconds": seconds}
 
 
 def row(name: str, data: str, result: dict) -> str:
