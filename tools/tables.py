@@ -1,0 +1,100 @@
+"""Tables in docs/ that commands write: each with its date and the commit it describes; which of them are stale."""
+
+import ast
+import datetime
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+
+from tools.notebooks import ROOT, TASKS, code_trees, normalized
+
+_CODE = (*(f"{name}.ipynb" for name in TASKS), "common", "data")
+_DIRTY = " with uncommitted changes"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A page with the markers of the table, and the files that it is about: it is stale once their code changes."""
+
+    page: str
+    about: tuple[str, ...]
+
+
+TABLES = {  # named as the make targets that write them
+    "grade": Table("docs/verification.md", (*_CODE, "grader")),
+    "mutants": Table("docs/verification.md", (*_CODE, "tools/mutants.py", "grader", "tests")),
+    "chaos": Table("docs/verification.md", (*_CODE, "tools/chaos.py")),
+    "colab-check": Table("docs/verification.md", (*_CODE, "requirements.txt", "constraints.txt")),
+    "bench": Table("docs/speed.md", (*_CODE, "benchmarks/bench.py", "benchmarks/measure.py", "benchmarks/rows.py")),
+    "seeds": Table("docs/results.md", _CODE),
+}
+
+
+def _git(root: Path, *command: str) -> str:
+    return subprocess.run(["git", *command], cwd=root, capture_output=True, text=True, check=True).stdout
+
+
+def current_commit(name: str, root: Path = ROOT) -> str:
+    """The commit that a table is about, to be asked for before a long command starts; marked if files differ from it.
+
+    Without git, as in an unpacked submission: ``unknown``.
+    """
+    try:
+        changed = _git(root, "status", "--porcelain", "--", *TABLES[name].about)
+        return _git(root, "rev-parse", "--short", "HEAD").strip() + (_DIRTY if changed else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def write(name: str, lines: list[str], commit: str, root: Path = ROOT) -> None:
+    """Put a table between its markers ``<!-- name -->`` and ``<!-- end of name -->``.
+
+    Raises:
+        ValueError: if its page does not have these markers once.
+    """
+    page = root / TABLES[name].page
+    footer = f"`make {name}`, {datetime.date.today()}, commit {commit}"
+    content = "\n".join([*lines, "", footer])
+    pattern = rf"(<!-- {name} -->\n).*?(<!-- end of {name} -->)"
+    text, count = re.subn(pattern, lambda found: f"{found[1]}{content}\n{found[2]}", page.read_text(), flags=re.S)
+    if count != 1:
+        raise ValueError(f"{TABLES[name].page} has {count} places from '<!-- {name} -->' to its end: expected 1")
+    page.write_text(text)
+
+
+def commit_of(name: str, root: Path = ROOT) -> str:
+    """The commit that a written table states.
+
+    Raises:
+        ValueError: if the table has not been written.
+    """
+    text = (root / TABLES[name].page).read_text()
+    found = re.search(rf"<!-- {name} -->\n.*?, commit ([^\n]*)\n<!-- end of {name} -->", text, re.S)
+    if not found:
+        raise ValueError(f"{TABLES[name].page} has no table of make {name}: run it")
+    return found[1]
+
+
+def _code(path: str, text: str) -> str:
+    """What counts of a file: code without comments, docstrings and outputs; of other files, all of it."""
+    if path.endswith(".ipynb"):
+        return "".join(map(normalized, code_trees(nbformat.reads(text, as_version=4))))
+    return normalized(ast.parse(text)) if path.endswith(".py") else text
+
+
+def changed_since(name: str, root: Path = ROOT) -> list[str]:
+    """The files a table is about whose code was committed after the table's commit: if there are any, it is stale."""
+    commit = commit_of(name, root)
+    if commit.endswith(_DIRTY):
+        return [f"{TABLES[name].page}: written{_DIRTY}"]
+    changed = []
+    for path in _git(root, "diff", "--name-only", "--no-renames", commit, "HEAD", "--", *TABLES[name].about).split():
+        versions = [
+            _git(root, "show", f"{at}:{path}") if _git(root, "ls-tree", at, path) else "" for at in (commit, "HEAD")
+        ]
+        if "" in versions or _code(path, versions[0]) != _code(path, versions[1]):
+            changed.append(path)
+    return changed
