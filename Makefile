@@ -1,22 +1,28 @@
 # make run      executes the three notebooks on generated samples (DATA=real: on the real data)
-# make test     runs the tests, executes the notebooks on samples, and grades them
+# make test     runs all tests, the notebooks on samples among them
 # make help     lists everything
 VENV ?= .venv
 PYTHON ?= python3
 DATA ?= sample
 NOTEBOOKS ?=
+SET ?=
 FILE ?=
+DIR ?=
+SEEDS ?= 1 2
 KILLS ?= 20
+WRITE ?=
 ID ?=
 
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.hw4-installed
+RECORD := $(if $(WRITE),--write)
 
-.PHONY: help run notebooks lab test quick browser-test colab-check grade submission site mutants chaos proof bench bars \
-  reach seeds lint format clean
+.PHONY: help run notebooks test quick grade mutants chaos bench seeds submission standalone publish site colab-check \
+  browser-test lint format clean
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/' | expand -t 14
+	@echo 'WRITE=1 lets grade, mutants, chaos, bench and seeds put their tables into docs/'
 
 # The stamp is newer than the requirements once they are installed, so a second call installs nothing.
 $(INSTALLED): requirements.txt requirements-dev.txt constraints.txt
@@ -24,56 +30,50 @@ $(INSTALLED): requirements.txt requirements-dev.txt constraints.txt
 	$(PY) -m pip install --disable-pip-version-check -r requirements-dev.txt -c constraints.txt
 	touch $@
 
-run: $(INSTALLED)  ## executes the notebooks into build/ and prints a table; DATA=sample|real|auto, NOTEBOOKS="hw4_rnn ..."
-	$(PY) -m tools.run_notebooks --data $(DATA) $(NOTEBOOKS)
+run: $(INSTALLED)  ## executes the notebooks into build/ and prints a table; DATA=sample|real|auto, NOTEBOOKS="hw4_rnn ...", SET="seed=2 epochs=1"
+	$(PY) -m tools.run_notebooks --data $(DATA) $(NOTEBOOKS) $(if $(SET),--set $(SET))
 
 notebooks: $(INSTALLED)  ## executes the notebooks on real data and replaces the committed ones
 	$(PY) -m tools.run_notebooks --in-place $(NOTEBOOKS)
 
-lab: $(INSTALLED)  ## opens JupyterLab on the three notebooks
-	$(PY) -m tools.lab
-
-test: $(INSTALLED)  ## runs all tests, the notebooks on samples among them, and ends with the points of every question
-	$(PY) -m pytest
+test: $(INSTALLED)  ## runs all tests on two cores, the notebooks on samples among them
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 --dist loadgroup
 
 quick: $(INSTALLED)  ## runs the tests that take seconds
 	$(PY) -m pytest -m "not slow and not browser"
 
-browser-test: $(INSTALLED)  ## drives the notebooks on samples in headless Chromium (apt-get install chromium)
-	$(PY) -m pytest -m browser tests/test_browser.py
+grade: $(INSTALLED)  ## grades the notebooks, or FILE=other.ipynb, or a folder of submissions DIR=... (their code is executed!)
+	$(PY) -m grader $(if $(FILE),"$(FILE)") $(if $(DIR),"$(DIR)") $(RECORD)
 
-colab-check: $(INSTALLED)  ## runs the notebooks on Colab's own Python and packages, in a throw-away Debian (root, 15 minutes)
-	$(PY) -m tools.colab_check
+mutants: $(INSTALLED)  ## puts mutations into copies of the code and reports which the tests catch
+	$(PY) -m tools.mutants $(RECORD)
 
-grade: $(INSTALLED)  ## runs the tests that decide over points; FILE=other.ipynb grades that notebook (its code is executed!)
-	$(PY) -m pytest tests -m question $(if $(FILE),--notebook="$(FILE)")
+chaos: $(INSTALLED)  ## kills trainings at random moments, resumes them and compares the weights; KILLS=20
+	$(PY) -m tools.chaos --kills $(KILLS) $(RECORD)
+
+bench: $(INSTALLED)  ## times the hand-written code beside PyTorch's own
+	$(PY) -m benchmarks.bench $(RECORD)
+
+seeds: $(INSTALLED)  ## executes the notebooks with other seeds; DATA=sample|real, SEEDS="1 2", NOTEBOOKS="hw4_rnn ..."
+	$(PY) -m benchmarks.seeds --data $(DATA) $(SEEDS:%=--seed %) $(NOTEBOOKS) $(RECORD)
 
 submission: $(INSTALLED)  ## checks the saved notebooks and packs them: make submission ID=2024-20000
 	$(PY) -m tools.submission "$(ID)"
 
+standalone: $(INSTALLED)  ## writes notebooks that need no other file of the project into build/
+	$(PY) -m tools.standalone
+
+publish: $(INSTALLED)  ## prepares the project for a public address
+	$(PY) -m tools.publish
+
 site: $(INSTALLED)  ## writes the saved notebooks as static pages into build/site/
 	$(PY) -m tools.site
 
-mutants: $(INSTALLED)  ## puts wrong edits into copies of the code and tells which the tests notice
-	$(PY) -m tools.mutants
+colab-check: $(INSTALLED)  ## runs the notebooks on Colab's own Python and packages, in a throw-away Debian (root, 15 minutes)
+	$(PY) -m tools.colab_check
 
-chaos: $(INSTALLED)  ## kills trainings at random moments, resumes them and compares the weights; KILLS=20
-	$(PY) -m tools.chaos --kills $(KILLS)
-
-proof: $(INSTALLED)  ## runs grade, mutants and chaos, and puts their tables into the README
-	$(PY) -m tools.proof
-
-bench: $(INSTALLED)  ## times the hand-written code beside PyTorch's own; writes benchmarks/results/
-	$(PY) -m benchmarks.bench
-
-bars: $(INSTALLED)  ## seconds to the bar, with the notebooks' models and with reference layers; DATA=sample|real|auto
-	$(PY) -m benchmarks.bars --data $(DATA)
-
-reach: $(INSTALLED)  ## seconds to the assignment's bar and beyond on the device at hand; DATA=sample|real|auto
-	$(PY) -m benchmarks.reach --data $(DATA) $(NOTEBOOKS)
-
-seeds: $(INSTALLED)  ## trains and tests with other seeds; DATA=sample|real|auto, NOTEBOOKS="rnn seq2seq"
-	$(PY) -m benchmarks.seeds --data $(DATA) $(NOTEBOOKS)
+browser-test: $(INSTALLED)  ## drives the notebooks on samples in headless Chromium (apt-get install chromium)
+	$(PY) -m pytest -m browser tests/test_browser.py
 
 lint: $(INSTALLED)  ## checks style and format of modules and notebooks
 	$(PY) -m ruff check .
