@@ -1,26 +1,30 @@
 """Install what a notebook needs and the machine lacks, and leave what is there as it is."""
 
-import importlib.metadata
-import importlib.util
-import re
+import importlib
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+
+try:
+    from packaging.requirements import Requirement
+except ModuleNotFoundError:  # before matplotlib is there, which brings packaging along
+    from pip._vendor.packaging.requirements import Requirement
 
 
 def lacks(requirement: str) -> bool:
-    """Whether a requirement such as ``numpy>=2.0`` has to be installed.
-
-    A package that is there counts as it is, whatever its version; only one pinned with ``==`` must have that version.
-    """
-    name, _, pinned = requirement.partition("==")
-    if importlib.util.find_spec(re.sub("[<>].*", "", name)) is None:
+    """Whether no installed package meets a requirement such as ``numpy>=2.0``."""
+    wanted = Requirement(requirement)
+    try:
+        return not wanted.specifier.contains(version(wanted.name), prereleases=True)
+    except PackageNotFoundError:
         return True
-    return bool(pinned) and importlib.metadata.version(name) != pinned
 
 
 def install_missing(file: str | Path = "requirements.txt") -> list[str]:
-    """Install with pip what the file asks for and the machine lacks; never another torch than the one that is there.
+    """Install with pip what the file asks for and the machine lacks.
+
+    A torch that is there is never replaced, not even one that is too old: the message tells what to do instead.
 
     Returns:
         What was installed, as the file writes it.
@@ -30,13 +34,18 @@ def install_missing(file: str | Path = "requirements.txt") -> list[str]:
     """
     lines = [line.partition("#")[0].strip() for line in Path(file).read_text().splitlines()]
     missing = [line for line in lines if line and lacks(line)]
+    held = [] if lacks("torch") else [f"torch=={version('torch')}"]
+    for line in [line for line in missing if held and Requirement(line).name == "torch"]:
+        missing.remove(line)
+        print(f"{held[0]} is here, {line} was asked for: kept; if a cell fails, choose a newer runtime or environment")
     if not missing:
         return []
-    kept = [] if lacks("torch") else ["torch==" + importlib.metadata.version("torch")]
     print("installing", *missing)
-    command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", *missing, *kept]
+    command = [sys.executable, "-m", "pip", "install", "-q", "--disable-pip-version-check", *missing, *held]
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"pip could not install {' '.join(missing)}: {done.stderr.strip()[-600:]}")
     importlib.invalidate_caches()
+    if stale := [line for line in missing if Requirement(line).name in sys.modules]:
+        print(f"{' '.join(stale)} replaced a version that is in use: restart the kernel and run the cells again")
     return missing

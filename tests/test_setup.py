@@ -1,6 +1,7 @@
 """The setup cell as a student in Colab meets it, with a stand-in for ``google.colab``; and what it installs."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -12,14 +13,17 @@ from conftest import ROOT, read
 from packaging.requirements import Requirement
 
 from common import install
+from tools.notebooks import TASKS
 
-# What Colab is to the cell: the module google.colab, whose drive.mount makes Drive's folder appear.
+# What Colab is to the cell: the module google.colab, whose drive.mount makes Drive's folder appear, or is refused.
 COLAB = """
 import os, sys, types
 colab, drive = types.ModuleType("google.colab"), types.ModuleType("google.colab.drive")
 mounted = []
 def mount(place):
     mounted.append(place)
+    if REFUSED:
+        raise RuntimeError("Error: credential propagation was unsuccessful")
     if os.path.isdir("hidden-drive"):
         os.rename("hidden-drive", "drive")
 drive.mount, colab.drive = mount, drive
@@ -28,23 +32,34 @@ sys.modules |= {"google": types.ModuleType("google"), "google.colab": colab, "go
 RUN = """
 import json
 namespace = {}
-for _ in range(TIMES):
-    exec(CELL, namespace)
-import common.loss
-print(json.dumps({"cwd": os.getcwd(), "mounted": mounted, "common": common.loss.__file__}))
+for cell in CELLS:
+    exec(cell, namespace)
+    import common.loss
+marker = getattr(common.loss, "MARKER", None)
+print(json.dumps({"cwd": os.getcwd(), "mounted": mounted, "common": common.loss.__file__, "marker": marker}))
 """
 
 
-def run(folder: Path, times: int = 1, colab: bool = True, **form: str) -> subprocess.CompletedProcess:
-    """Run the setup cell in a fresh Python that starts in ``folder``, with the form filled in."""
+def setup_cell(**form: str) -> str:
+    """The setup cell with its form filled in."""
     cell = next(cell.source for cell in read("hw4_vit").cells if cell.cell_type == "code")
     for name, value in form.items():
         (line,) = [line for line in cell.splitlines() if line.startswith(f"{name} = ")]
         cell = cell.replace(line, f"{name} = {value!r}")
-    program = (COLAB if colab else "import os; mounted = []") + RUN.replace("TIMES", str(times))
-    return subprocess.run(
-        [sys.executable, "-c", program.replace("CELL", repr(cell))], cwd=folder, capture_output=True, text=True
-    )
+    return cell
+
+
+def run(folder: Path, *cells: str, colab: bool = True, refused: bool = False) -> subprocess.CompletedProcess:
+    """Run setup cells one after the other in a fresh Python that starts in ``folder``."""
+    program = (COLAB.replace("REFUSED", str(refused)) if colab else "import os; mounted = []") + RUN
+    command = [sys.executable, "-c", program.replace("CELLS", repr(cells))]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, env=environment)
+
+
+def stated(done: subprocess.CompletedProcess) -> dict:
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def put_project(folder: Path) -> Path:
@@ -56,7 +71,7 @@ def put_project(folder: Path) -> Path:
 
 @pytest.fixture
 def repository(tmp_path) -> Path:
-    """A repository whose tag ``v1`` lacks the file ``later``."""
+    """A repository whose tag ``v1`` lacks the second commit's ``MARKER`` in ``common/loss.py``."""
     folder = put_project(tmp_path / "origin")
 
     def git(*words: str) -> None:
@@ -67,59 +82,83 @@ def repository(tmp_path) -> Path:
     git("add", ".")
     git("commit", "-qm", "first")
     git("tag", "v1")
-    (folder / "later").touch()
-    git("add", ".")
-    git("commit", "-qm", "second")
+    with (folder / "common" / "loss.py").open("a") as file:
+        file.write("\nMARKER = 2\n")
+    git("commit", "-qam", "second")
     return folder
 
 
 @pytest.mark.parametrize("times", (1, 2))
 def test_opened_from_drive_it_mounts_once_and_changes_to_the_folder(tmp_path, times):
     put_project(tmp_path / "hidden-drive" / "hw4")
-    done = run(tmp_path, times, DRIVE_FOLDER=f"{tmp_path}/drive/hw4")
-    said = json.loads(done.stdout.splitlines()[-1])
-    assert said["cwd"] == f"{tmp_path}/drive/hw4" and said["mounted"] == ["/content/drive"]
-    assert said["common"].startswith(said["cwd"])
+    found = stated(run(tmp_path, *[setup_cell(DRIVE_FOLDER=f"{tmp_path}/drive/hw4")] * times))
+    assert found["cwd"] == f"{tmp_path}/drive/hw4" and found["mounted"] == ["/content/drive"]
+    assert found["common"].startswith(found["cwd"])
 
 
-@pytest.mark.parametrize(("ref", "later"), (("main", True), ("v1", False), ("commit of v1", False)))
-def test_opened_from_a_git_address_it_takes_the_branch_tag_or_commit_asked_for(tmp_path, repository, ref, later):
+@pytest.mark.parametrize(("ref", "marker"), (("main", 2), ("v1", None), ("commit of v1", None)))
+def test_opened_from_a_git_address_it_takes_the_branch_tag_or_commit_asked_for(tmp_path, repository, ref, marker):
     if ref == "commit of v1":
         command = ["git", "-C", str(repository), "rev-parse", "v1"]
         ref = subprocess.run(command, capture_output=True, text=True).stdout.strip()
     (tmp_path / "content").mkdir()
-    said = json.loads(run(tmp_path / "content", GIT_URL=str(repository), GIT_REF=ref).stdout.splitlines()[-1])
-    assert said["cwd"] == f"{tmp_path}/content/hw4" and said["mounted"] == []
-    assert (tmp_path / "content" / "hw4" / "later").exists() is later
+    found = stated(run(tmp_path / "content", setup_cell(GIT_URL=str(repository), GIT_REF=ref)))
+    assert found["cwd"] == f"{tmp_path}/content/hw4" and found["mounted"] == [] and found["marker"] == marker
 
 
-def test_run_again_after_a_restart_it_clones_nothing_and_keeps_what_lies_there(tmp_path, repository):
-    assert run(tmp_path, GIT_URL=str(repository), GIT_REF="v1").returncode == 0
+def test_run_again_with_another_ref_it_takes_that_one_and_reads_the_modules_again(tmp_path, repository):
+    cells = [setup_cell(GIT_URL=str(repository), GIT_REF=ref) for ref in ("v1", "main")]
+    assert stated(run(tmp_path, *cells))["marker"] == 2
+    assert stated(run(tmp_path, *cells[::-1]))["marker"] is None
+
+
+def test_after_a_restart_without_a_network_it_goes_on_with_what_it_fetched(tmp_path, repository):
+    cell = setup_cell(GIT_URL=str(repository), GIT_REF="v1")
+    stated(run(tmp_path, cell))
     (tmp_path / "hw4" / "my-notes").touch()
     shutil.move(repository, tmp_path / "gone")
-    done = run(tmp_path, times=2, GIT_URL=str(repository), GIT_REF="main")
-    assert done.returncode == 0, done.stderr
-    assert (tmp_path / "hw4" / "my-notes").exists() and (tmp_path / "hw4" / "later").exists()
+    done = run(tmp_path, cell, cell)
+    assert stated(done)["cwd"] == f"{tmp_path}/hw4" and (tmp_path / "hw4" / "my-notes").exists()
+    assert "does not appear to be a git repository" in done.stdout
 
 
 @pytest.mark.parametrize("form", ({"GIT_URL": "/no/such/repository"}, {"GIT_REF": "no-such-tag"}))
-def test_a_git_address_or_tag_that_is_not_there_is_named(tmp_path, repository, form):
-    done = run(tmp_path, **{"GIT_URL": str(repository)} | form)
-    assert done.returncode and str(*form.values()) in done.stderr
+def test_a_git_address_or_tag_that_does_not_exist_is_refused_and_can_be_put_right(tmp_path, repository, form):
+    good = {"GIT_URL": str(repository), "GIT_REF": "v1"}
+    done = run(tmp_path, setup_cell(**good | form))
+    assert done.returncode and str(*form.values()) in done.stderr and not (tmp_path / "hw4" / "common").exists()
+    assert stated(run(tmp_path, setup_cell(**good)))["marker"] is None
 
 
-@pytest.mark.parametrize("colab", (True, False))
-def test_opened_alone_it_says_what_to_upload_or_fill_in(tmp_path, colab):
-    done = run(tmp_path, colab=colab, DRIVE_FOLDER="/content/drive/MyDrive/course")
-    message = done.stderr.strip().splitlines()[-1]
-    assert message.startswith("FileNotFoundError") and done.returncode
-    for said in ("upload the whole project to Drive as /content/drive/MyDrive/course", "GIT_URL", "start Jupyter in"):
-        assert said in message
+def test_a_git_address_never_touches_a_repository_around_the_notebook(tmp_path, repository):
+    before = subprocess.run(["git", "-C", repository, "rev-parse", "HEAD"], capture_output=True).stdout
+    (repository / "alone").mkdir()
+    (repository / "alone" / "hw4").write_text("a file in the way")
+    done = run(repository / "alone", setup_cell(GIT_URL=str(repository), GIT_REF="v1"), colab=False)
+    assert "FileNotFoundError" in done.stderr
+    assert subprocess.run(["git", "-C", repository, "rev-parse", "HEAD"], capture_output=True).stdout == before
 
 
-def test_in_the_projects_folder_it_installs_nothing_and_goes_nowhere():
-    done = run(ROOT, times=2, colab=False)
-    assert json.loads(done.stdout)["cwd"] == str(ROOT), done.stderr  # its only line: nothing is said or installed
+@pytest.mark.parametrize(("colab", "refused"), ((True, False), (True, True), (False, False)))
+def test_opened_alone_it_tells_the_ways_and_why_drive_failed(tmp_path, colab, refused):
+    done = run(tmp_path, setup_cell(DRIVE_FOLDER="/content/drive/MyDrive/course"), colab=colab, refused=refused)
+    assert done.returncode and done.stderr.count("Traceback") == 1
+    message = done.stderr[done.stderr.index("FileNotFoundError") :]
+    for way in ("standalone file", "GIT_URL", "upload and unzip", "/content/drive/MyDrive/course", "start Jupyter"):
+        assert way in message
+    assert ("Drive could not be mounted: Error: credential propagation was unsuccessful" in message) is refused
+
+
+def test_in_the_projects_folder_it_installs_nothing_prints_nothing_and_goes_nowhere():
+    done = run(ROOT, setup_cell(), setup_cell(), colab=False)
+    assert stated(done)["cwd"] == str(ROOT) and len(done.stdout.splitlines()) == 1
+
+
+def test_the_cell_is_the_same_everywhere_folded_and_saved_without_output():
+    cells = [next(cell for cell in read(name).cells if cell.cell_type == "code") for name in TASKS]
+    (source,) = {cell.source for cell in cells}
+    assert source.startswith("# @title Setup\n") and len(source.splitlines()) <= 30
+    assert all(cell.metadata.get("cellView") == "form" and cell.outputs == [] for cell in cells)
 
 
 # ------------------------------------------------------------------------------------ installing
@@ -136,16 +175,35 @@ def installing(monkeypatch, tmp_path, requirements: str, status: int = 0) -> tup
     return install.install_missing(tmp_path / "requirements.txt"), commands
 
 
-def test_only_what_is_missing_is_installed_and_torch_stays_as_it_is(monkeypatch, tmp_path):
-    requirements = "# a comment\ntorch>=99  # even if it is too old\n\nnumpy>=1\nnosuchpackage==1.2\n"
+@pytest.mark.parametrize(
+    ("requirement", "answer"),
+    (
+        ("torch>=9.9", True), ("torch>=1.0", False), ("torch", False), ("numpy>=1,<99", False), ("numpy<1", True),
+        ("torchtext==0.6.0", False), ("torchtext==0.18.0", True), ("nosuchpackage", True),
+    ),
+)  # fmt: skip
+def test_bounds_are_compared_with_the_version_that_is_here(requirement, answer):
+    assert install.lacks(requirement) is answer
+
+
+def test_a_local_build_of_a_version_meets_its_bounds(monkeypatch):
+    monkeypatch.setattr(install, "version", lambda name: "2.9.0+cu128")
+    assert not install.lacks("torch>=2.9") and install.lacks("torch>=2.10")
+
+
+def test_what_is_missing_or_too_old_is_installed_and_torch_stays_as_it_is(monkeypatch, tmp_path, capsys):
+    monkeypatch.setitem(sys.modules, "numpy", install)
+    requirements = "# a comment\ntorch>=99  # too old, and still kept\n\nnumpy>=99\nnosuchpackage==1.2\n"
     missing, (command,) = installing(monkeypatch, tmp_path, requirements)
-    assert missing == ["nosuchpackage==1.2"]
+    assert missing == ["numpy>=99", "nosuchpackage==1.2"]
     packages = [word for word in command[command.index("install") + 1 :] if not word.startswith("-")]
-    assert packages == ["nosuchpackage==1.2", f"torch=={version('torch')}"]
+    assert packages == [*missing, f"torch=={version('torch')}"]
+    printed = capsys.readouterr().out
+    assert "torch>=99 was asked for" in printed and "numpy>=99 replaced a version that is in use" in printed
 
 
-def test_a_pinned_package_of_another_version_is_replaced(monkeypatch, tmp_path):
-    assert installing(monkeypatch, tmp_path, "torchtext==0.18.0\n")[0] == ["torchtext==0.18.0"]
+def test_a_torch_that_is_too_old_alone_starts_no_pip(monkeypatch, tmp_path):
+    assert installing(monkeypatch, tmp_path, "torch>=99\n") == ([], [])
 
 
 def test_with_everything_there_pip_is_not_called(monkeypatch, tmp_path):
