@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+import pickle
 import random
 from collections.abc import Collection
 from pathlib import Path
@@ -59,7 +60,7 @@ def write(path: Path, content: dict[str, Any]) -> None:
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Read what :func:`write` wrote; holds no code to run.
+    """Read what :func:`write` wrote; no code in the file is ever run.
 
     Raises:
         ValueError: if the file is damaged or something else.
@@ -70,7 +71,10 @@ def read(path: Path) -> dict[str, Any]:
         raise ValueError("not a checkpoint of this project")
     if head[len(_MARK) : -1] != hashlib.sha256(body).hexdigest().encode():
         raise ValueError("its content does not match its checksum")
-    return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    try:
+        return torch.load(io.BytesIO(body), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise ValueError("it holds more than numbers and texts") from error
 
 
 class Checkpoint:

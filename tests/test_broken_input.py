@@ -1,25 +1,27 @@
 """What a user can get wrong or a machine can refuse: one clear error, nothing half-written, nothing good replaced.
 
-Broken data files and servers are in ``test_data.py``, damaged checkpoints in ``test_common.py``.
+Broken data files and servers are in ``test_data.py``, damaged checkpoints in ``test_training.py``.
 """
 
+import inspect
 import os
 import resource
 import sys
 import types
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, dataclass, replace
+from unittest.mock import Mock
 
 import pytest
 import torch
 
 from common import session
+from common.config import check, configure, training_settings
 from common.files import atomic_write
-from common.parameters import override, parameters
 
-# ------------------------------------------------------------------------------------ parameters
+# ------------------------------------------------------------------------------------ settings
 
 
-@parameters(choices={"data": ("auto", "real")}, shares=("dropout",), from_zero=("seed",))
+@dataclass(frozen=True)
 class Example:
     epochs: int = 3
     learning_rate: float = 0.1
@@ -28,51 +30,76 @@ class Example:
     data: str = "auto"
     resume: bool = True
 
+    def __post_init__(self):
+        check(self, choices={"data": ("auto", "real")}, fractions=("dropout",), zero_allowed=("seed",))
+
 
 @pytest.mark.parametrize(
     ("values", "error", "message"),
     (
-        ({"epoch": 4}, TypeError, "Example has no parameter 'epoch': did you mean 'epochs'"),
-        ({"zzz": 4}, TypeError, "Example has no parameter 'zzz': expected one of epochs, learning_rate"),
+        ({"epoch": 4}, TypeError, "unexpected keyword argument 'epoch'"),
         ({"epochs": 0}, ValueError, "Example.epochs is 0: expected more than 0"),
         ({"epochs": 2.5}, TypeError, "Example.epochs is 2.5, a float: expected int"),
         ({"epochs": True}, TypeError, "Example.epochs is True, a bool: expected int"),
         ({"epochs": "3"}, TypeError, "Example.epochs is '3', a str: expected int"),
         ({"learning_rate": -1.0}, ValueError, "Example.learning_rate is -1.0: expected more than 0"),
         ({"learning_rate": float("nan")}, ValueError, "Example.learning_rate is nan"),
-        ({"dropout": 1.0}, ValueError, "Example.dropout is 1.0: expected a share"),
+        ({"dropout": 1.0}, ValueError, "Example.dropout is 1.0: expected a fraction"),
         ({"seed": -1}, ValueError, "Example.seed is -1: expected 0 or more"),
         ({"data": "reel"}, ValueError, "Example.data is 'reel': expected one of auto, real"),
         ({"resume": "no"}, TypeError, "Example.resume is 'no', a str: expected bool"),
     ),
 )
-def test_a_parameter_that_cannot_be_meant_is_refused_when_made_and_when_replaced(values, error, message):
-    for attempt in (lambda: Example(**values), lambda: replace(Example(), **values)):
+def test_a_setting_that_cannot_be_meant_is_refused_when_made_replaced_or_preset(values, error, message):
+    for attempt in (
+        lambda: Example(**values),
+        lambda: replace(Example(), **values),
+        lambda: configure(Example, **values),
+    ):
         with pytest.raises(error) as raised:
             attempt()
         assert message in str(raised.value)
 
 
-def test_good_parameters_are_kept_and_cannot_be_changed_later():
+def test_good_settings_are_kept_and_cannot_be_changed_later():
     example = replace(Example(learning_rate=1), dropout=0.0)
     assert (example.epochs, example.learning_rate, example.dropout) == (3, 1, 0.0)
     with pytest.raises(FrozenInstanceError):
         example.epochs = 5
 
 
-def test_a_form_left_at_zero_changes_nothing_and_a_wrong_value_is_refused():
-    assert override(Example(), epochs=0, learning_rate=0.5) == replace(Example(), learning_rate=0.5)
-    with pytest.raises(ValueError, match=r"Example\.epochs is -2"):
-        override(Example(), epochs=-2)
+def test_the_environment_goes_before_a_preset_and_a_preset_before_defaults(monkeypatch):
+    for name, value in {"EPOCHS": "7", "RESUME": "0", "LEARNING_RATE": "1e-3", "DATA": ""}.items():
+        monkeypatch.setenv(f"HW4_{name}", value)
+    assert configure(Example, epochs=5, dropout=0.1) == Example(7, 1e-3, 0.1, resume=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    (
+        ("EPOCHS", "2.5", "HW4_EPOCHS is '2.5': expected int"),
+        ("RESUME", "no", "HW4_RESUME is 'no': expected 1 or 0"),
+        ("DATA", "reel", "Example.data is 'reel'"),
+    ),
+)
+def test_a_wrong_environment_variable_is_refused(monkeypatch, name, value, message):
+    monkeypatch.setenv(f"HW4_{name}", value)
+    with pytest.raises(ValueError, match=message):
+        configure(Example)
+
+
+def test_a_training_does_not_depend_on_where_it_runs():
+    assert training_settings(Example(), "seed") == {"epochs": 3, "learning_rate": 0.1, "dropout": 0.5}
+    with pytest.raises(ValueError, match="sead: not among the settings"):
+        training_settings(Example(), "sead")
 
 
 @pytest.mark.parametrize("name", ("rnn", "seq2seq", "vit"))
-def test_every_notebook_refuses_a_misspelt_kind_of_data_and_a_negative_number_of_epochs(name, request):
+def test_every_notebook_refuses_a_misspelled_kind_of_data_and_a_negative_number_of_epochs(name, request):
     notebook = request.getfixturevalue(name)
-    with pytest.raises(ValueError, match=r"Parameters\.data is 'reel'"):
-        notebook.Parameters(data="reel")
-    with pytest.raises(ValueError, match=r"Budget\.epochs is -1"):
-        replace(notebook.BUDGETS["sample"], epochs=-1)
+    for values, message in (({"data": "reel"}, "data is 'reel'"), ({"epochs": -1}, "epochs is -1")):
+        with pytest.raises(ValueError, match=rf"Config\.{message}"):
+            notebook.Config(**values)
 
 
 # ------------------------------------------------------------------------------------ devices and memory
@@ -87,15 +114,26 @@ def test_unknown_and_missing_devices_are_refused(monkeypatch):
     assert session.choose_device("auto") == torch.device("cpu")
 
 
-def test_running_out_of_memory_says_which_parameter_to_lower():
+def test_running_out_of_memory_says_which_setting_to_lower():
     @session.memory_advice("batch_size", "hidden_size")
     def greedy():
         torch.empty(1 << 60)  # more than any machine has
 
     with pytest.raises(MemoryError, match="lower batch_size or hidden_size"):
         greedy()
+
+
+@pytest.mark.parametrize(
+    "error",
+    (
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        RuntimeError("CUDA error: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ),
+)
+def test_every_way_in_which_a_gpu_runs_out_of_memory_is_known(error):
     with pytest.raises(MemoryError, match="lower dim"), session.memory_advice("dim"):
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        raise error
 
 
 def test_other_errors_pass_the_memory_advice_unchanged():
@@ -111,8 +149,12 @@ def test_every_notebooks_training_gives_that_advice(name, request, monkeypatch):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(notebook.session, "seed_everything", full)
+    needed = [p for p in inspect.signature(notebook.fit).parameters.values() if p.default is p.empty]
     with pytest.raises(MemoryError, match="lower batch_size or"):
-        notebook.fit(*[None] * (2 if name == "vit" else 4 if name == "seq2seq" else 6))
+        notebook.fit(
+            *[Mock() for p in needed if p.kind is not p.KEYWORD_ONLY],
+            **{p.name: Mock() for p in needed if p.kind is p.KEYWORD_ONLY},
+        )
 
 
 # ------------------------------------------------------------------------------------ disks
@@ -179,6 +221,7 @@ def test_a_run_folder_on_drive_mounts_drive_in_colab_and_only_there(tmp_path, mo
     drive.mount = mounted.append
     monkeypatch.setattr(session, "atomic_write", lambda path: (tmp_path / "writable").open("wb"))
     monkeypatch.setattr(session.Path, "unlink", lambda path: None)
+    monkeypatch.setattr(session, "lock", lambda folder: None)
     assert session.run_folder("/content/drive/MyDrive/hw4-runs", "vit") == "/content/drive/MyDrive/hw4-runs/vit"
     assert mounted == []
     monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))

@@ -1,21 +1,19 @@
 """The shared helpers against PyTorch's own and against files made to be broken."""
 
-import io
 import json
 import math
-import resource
 
 import matplotlib.pyplot as plt
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
 from torch.nn import functional as F
 
-from common import loss, plotting, session, tracking
-from common.checkpoint import Checkpoint, forget
+from common import loss, plotting, session
 from common.collate import LengthBatches, pad
+from common.dropout import dropout
+from common.schedule import warmup_cosine
 
 
 @settings(max_examples=30, deadline=None)
@@ -31,15 +29,6 @@ def test_cross_entropy_equals_torchs_with_gradients(shape, smoothing, reduction)
     theirs = F.cross_entropy(logits, target, label_smoothing=smoothing, reduction=reduction)
     assert torch.allclose(ours, theirs, atol=1e-9)
     assert torch.allclose(*(torch.autograd.grad(value, logits)[0] for value in (ours, theirs)), atol=1e-9)
-
-
-@settings(max_examples=20, deadline=None)
-@given(B=st.integers(1, 6), C=st.integers(2, 6))
-def test_cross_entropy_of_probabilities_equals_torchs_with_gradients(B, C):
-    logits, target = torch.randn(B, C, dtype=torch.double, requires_grad=True), torch.randint(C, (B,))
-    values = loss.probability_cross_entropy(logits.softmax(1), target), F.cross_entropy(logits, target)
-    assert torch.allclose(*values, atol=1e-9)
-    assert torch.allclose(*(torch.autograd.grad(value, logits)[0] for value in values), atol=1e-9)
 
 
 @pytest.mark.parametrize("ignored", (-1, 0, 2))
@@ -59,13 +48,46 @@ def test_a_target_of_padding_alone_costs_nothing():
     (
         (torch.zeros(2, 3), torch.zeros(3, dtype=torch.long), "do not match"),
         (torch.zeros(0, 3), torch.zeros(0, dtype=torch.long), "batch is empty"),
-        (torch.zeros(1, 3), torch.tensor([3]), "label 3 is out of range"),
     ),
 )
-def test_losses_name_what_does_not_fit(scores, target, message):
-    for function in (loss.cross_entropy, loss.negative_log_likelihood, loss.probability_cross_entropy):
+def test_losses_report_shapes_that_do_not_fit(scores, target, message):
+    for function in (loss.cross_entropy, loss.negative_log_likelihood):
         with pytest.raises(ValueError, match=message):
             function(scores, target)
+
+
+def test_other_errors_reach_the_caller_unchanged():
+    with pytest.raises(RuntimeError, match="int64"):
+        loss.cross_entropy(torch.zeros(2, 3), torch.zeros(2))
+
+
+def test_labels_are_checked_where_data_is_loaded():
+    loss.check_labels(torch.tensor([0, 2, -1]), 3, ignore_index=-1)
+    for labels, message in (
+        (torch.tensor([0, 3]), "label 3"),
+        (torch.tensor([-1]), "label -1"),
+        (torch.ones(1), "float32"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            loss.check_labels(labels, 3)
+
+
+def test_dropout_keeps_the_mean_and_drops_whole_blocks_where_asked():
+    torch.manual_seed(0)
+    x = torch.ones(400, 10, 4)
+    dropped = dropout(x, 0.25, shape=(400, 10, 1))
+    assert dropped.unique().tolist() == [0, pytest.approx(4 / 3)] and abs(dropped.mean() - 1) < 0.03
+    assert torch.equal(dropped.amin(2), dropped.amax(2))
+    assert dropout(x, 0.25, training=False) is x and dropout(x, 0.0) is x
+
+
+@pytest.mark.parametrize("warmup", (0, 1, 4))
+def test_the_schedule_rises_linearly_and_falls_along_half_a_cosine(warmup):
+    factors = [warmup_cosine(step, 20, warmup) for step in range(1, 21)]
+    for step, factor in enumerate(factors, 1):
+        falling = 0.5 + 0.5 * math.cos(math.pi * (step - warmup) / (20 - warmup))
+        assert factor == pytest.approx(step / warmup if step < warmup else falling)
+    assert factors[-1] == pytest.approx(0) and max(factors) <= 1
 
 
 def test_pad_cuts_fills_and_counts():
@@ -96,177 +118,6 @@ def test_length_batches_are_of_similar_length_and_change_every_epoch():
     assert not all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
 
-# ------------------------------------------------------------------------------------ checkpoints
-
-
-def make(folder, outputs=2, **parameters):
-    model = nn.Linear(3, outputs)
-    optimizer = torch.optim.AdamW(model.parameters())
-    generator = torch.Generator().manual_seed(1)
-    return Checkpoint(folder, {"dim": 3} | parameters, model=model, optimizer=optimizer, generator=generator)
-
-
-def steps(checkpoint, count):
-    """Training steps whose data depends on both random states."""
-    model, optimizer, generator = (checkpoint.parts[name] for name in ("model", "optimizer", "generator"))
-    for _ in range(count):
-        optimizer.zero_grad()
-        (model(torch.randn(4, 3)) * torch.randn(4, 2, generator=generator)).square().sum().backward()
-        optimizer.step()
-
-
-def test_a_resumed_training_equals_an_uninterrupted_one_bit_for_bit(tmp_path):
-    torch.manual_seed(0)
-    one = make(tmp_path)
-    steps(one, 3)
-    one.save(1, [{"loss": 0.5}])
-    steps(one, 3)
-    torch.manual_seed(99)
-    two = make(tmp_path)
-    assert two.restore() == (1, [{"loss": 0.5}])
-    steps(two, 3)
-    assert all(torch.equal(a, b) for a, b in zip(*(c.parts["model"].parameters() for c in (one, two)), strict=True))
-
-
-def test_nothing_to_resume_means_a_fresh_start(tmp_path):
-    checkpoint = make(tmp_path / "one")
-    assert checkpoint.restore() == (0, [])
-    checkpoint.save(1, [])
-    assert checkpoint.restore(resume=False) == (0, [])
-    forget(tmp_path)
-    assert checkpoint.restore() == (0, [])
-
-
-def foreign() -> bytes:
-    buffer = io.BytesIO()
-    torch.save({"model": torch.zeros(3)}, buffer)
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("damage", "reason"),
-    (
-        (lambda content: b"", "not one of this project"),
-        (lambda content: b"no checkpoint", "not one of this project"),
-        (lambda content: foreign(), "not one of this project"),
-        (lambda content: content[: len(content) // 2], "checksum"),
-        (lambda content: content[:-900] + bytes([content[-900] ^ 1]) + content[-899:], "checksum"),
-    ),
-    ids=("empty", "text", "foreign", "half", "one bit flipped"),
-)
-def test_a_damaged_or_foreign_checkpoint_is_named_kept_aside_and_not_used(tmp_path, capsys, damage, reason):
-    checkpoint = make(tmp_path)
-    checkpoint.save(1, [])
-    checkpoint.path.write_bytes(damage(checkpoint.path.read_bytes()))
-    assert checkpoint.restore() == (0, [])
-    said = capsys.readouterr().out
-    assert "checkpoint.pt is no usable checkpoint" in said and reason in said
-    assert (tmp_path / "checkpoint.damaged").exists() and not checkpoint.path.exists()
-
-
-def test_a_checkpoint_holds_no_code_to_run(tmp_path):
-    """It is read with ``weights_only=True``, so a file from a stranger cannot execute anything."""
-
-    class Evil:
-        def __reduce__(self):
-            return (open, (str(tmp_path / "evil"), "w"))
-
-    checkpoint = make(tmp_path)
-    checkpoint.parameters = {"dim": Evil()}
-    checkpoint.save(1, [])
-    with pytest.raises(Exception, match="Weights only load failed"):
-        checkpoint.restore()
-    assert not (tmp_path / "evil").exists()
-
-
-def test_a_checkpoint_of_a_model_of_another_shape_is_refused(tmp_path):
-    make(tmp_path).save(1, [])
-    with pytest.raises(ValueError, match=r"does not fit \(.*size mismatch.*set resume to False"):
-        make(tmp_path, outputs=5).restore()
-
-
-def test_a_finished_training_keeps_only_what_is_used_later(tmp_path):
-    one = make(tmp_path)
-    one.save(1, [{"loss": 1.0}])
-    size = one.path.stat().st_size
-    one.save(2, [{"loss": 0.5}], only=("model",))
-    two = make(tmp_path)
-    assert two.restore() == (2, [{"loss": 0.5}]) and one.path.stat().st_size < size
-    assert torch.equal(one.parts["model"].weight, two.parts["model"].weight)
-
-
-def test_what_a_killed_process_left_half_written_is_cleared_away(tmp_path):
-    make(tmp_path).save(1, [])
-    (tmp_path / "checkpoint.pt.abc.part").write_bytes(b"half")
-    assert make(tmp_path).restore()[0] == 1 and [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"]
-
-
-def test_a_checkpoint_of_other_parameters_is_refused_with_the_difference(tmp_path):
-    make(tmp_path).save(1, [])
-    with pytest.raises(ValueError, match=r"dim: 3 there, 4 now; seed: None there, 7 now"):
-        make(tmp_path, dim=4, seed=7).restore()
-
-
-def test_a_save_that_fails_leaves_the_old_checkpoint_and_no_rest(tmp_path):
-    checkpoint = make(tmp_path)
-    checkpoint.save(1, [])
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, limits[1]))  # answers like a full disk
-    try:
-        with pytest.raises(OSError, match=r"checkpoint\.pt was not written"):
-            checkpoint.save(2, [])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert [p.name for p in tmp_path.iterdir()] == ["checkpoint.pt"] and checkpoint.restore()[0] == 1
-
-
-# ------------------------------------------------------------------------------------ tracking
-
-
-def test_curves_are_read_back_and_a_resumed_run_has_no_double_points(tmp_path):
-    with tracking.open_run(tmp_path / "run") as writer:
-        for epoch in (1, 2, 3):
-            tracking.log(writer, epoch, train_loss=1.0 / epoch)
-    with tracking.open_run(tmp_path / "run", finished=2) as writer:
-        tracking.log(writer, 3, train_loss=9.0)
-        tracking.log(writer, 4, train_loss=8.0)
-    epochs, values = tracking.read_run(tmp_path / "run")["train/loss"]
-    assert epochs == [1, 2, 3, 4] and values == pytest.approx([1, 0.5, 9, 8])
-
-
-def test_a_fresh_run_forgets_the_old_one(tmp_path):
-    for value in (1.0, 2.0):
-        with tracking.open_run(tmp_path / "run") as writer:
-            tracking.log(writer, 1, train_loss=value)
-    assert tracking.read_run(tmp_path / "run")["train/loss"] == ([1], [2.0])
-
-
-def test_options_join_the_curves_of_their_run(tmp_path):
-    with tracking.open_run(tmp_path / "run") as writer:
-        tracking.log(writer, 1, train_loss=1.0)
-        tracking.log_options(writer, 1, {"optimizer": "SGD", "rate": 0.1}, {"accuracy": 88.0})
-    assert tracking.read_run(tmp_path / "run")["outcome/accuracy"][1] == [88.0]
-    assert [p for p in tmp_path.iterdir()] == [tmp_path / "run"]
-
-
-def test_reading_a_run_that_is_not_there_says_what_to_do(tmp_path):
-    with pytest.raises(FileNotFoundError, match="run the training cell first"):
-        tracking.read_run(tmp_path)
-
-
-def test_a_bar_tells_the_time_left_for_all_rounds_and_leaves_no_line_behind(capsys):
-    bar = tracking.progress("abc", "training", "batch", finished=2, rounds=4)
-    assert (bar.initial, bar.total, list(bar)) == (6, 12, ["a", "b", "c"])
-    print("epoch 3")
-    out, err = capsys.readouterr()
-    assert "50%" in out and out.splitlines()[-1] == "epoch 3" and not err
-
-
-def test_a_hidden_bar_prints_nothing(capsys):
-    assert list(tracking.progress("abc", "training", "batch", shown=False)) == ["a", "b", "c"]
-    assert capsys.readouterr() == ("", "")
-
-
 # ------------------------------------------------------------------------------------ plotting
 
 
@@ -276,7 +127,7 @@ def test_a_figure_is_described_by_its_titles_and_axes_each_once():
     axes[1].set_title("one\npicture")
     axes[2].set_title("one picture")
     figure.suptitle("All of it")
-    assert plotting.described(figure) == "All of it; Loss (nats against epoch); one picture"
+    assert plotting.described(figure) == "All of it; Loss (nats against step); one picture"
     plt.close(figure)
 
 
@@ -284,9 +135,9 @@ def test_the_colors_can_be_told_apart_by_their_lightness_alone():
     """As on a gray print: luminance by Rec. 709."""
 
     def luminance(color: str) -> float:
-        return sum(share * int(color[i : i + 2], 16) for share, i in ((0.2126, 1), (0.7152, 3), (0.0722, 5))) / 255
+        return sum(weight * int(color[i : i + 2], 16) for weight, i in ((0.2126, 1), (0.7152, 3), (0.0722, 5))) / 255
 
-    shown_together = (("train", "validation"), ("train", "bar"), ("validation", "bar"))
+    shown_together = (("train", "validation"), ("train", "target"), ("validation", "target"))
     for one, other in shown_together:
         assert abs(luminance(plotting.COLORS[one]) - luminance(plotting.COLORS[other])) > 0.05
 
@@ -296,14 +147,24 @@ def test_the_colors_can_be_told_apart_by_their_lightness_alone():
 
 @pytest.mark.parametrize(("value", "higher", "passed"), ((71.0, True, True), (70.0, True, False), (6.9, False, False)))
 def test_report_prints_and_writes_the_same_result(tmp_path, capsys, value, higher, passed):
-    bar = 70.0 if higher else 6.9
     session.report(
-        tmp_path, task="rnn", metric="m", value=value, bar=bar, higher_is_better=higher, data="sample",
-        train_size=1, test_size=2, seed=3, device=torch.device("cpu"), seconds=4.0,
-    )  # fmt: skip
+        tmp_path,
+        task="rnn",
+        metric="m",
+        value=value,
+        target=70.0 if higher else 6.9,
+        higher_is_better=higher,
+        data="sample",
+        train_size=1,
+        test_size=2,
+        seed=3,
+        device=torch.device("cpu"),
+        seconds=4.0,
+        options={"optimizer": "AdamW"},
+    )
     line = capsys.readouterr().out.strip()
     result = json.loads(line.removeprefix("RESULT "))
     assert result == json.loads((tmp_path / "result.json").read_text())
     assert result["passed"] is passed and math.isclose(result["value"], value)
-    names = "task metric value bar passed data train_size test_size seed device seconds torch"
+    names = "task metric value target passed data train_size test_size seed device seconds torch options"
     assert list(result) == [*names.split(), "peak_host_mb"] and result["peak_host_mb"] > 50
