@@ -27,10 +27,8 @@ def pad(sequences: Sequence[Sequence[int]], value: int, length: int | None = Non
         length = max(1, max(len(s) for s in sequences))
     if length < 1:
         raise ValueError(f"length is {length}: expected at least 1")
-    tokens = torch.full((len(sequences), length), value, dtype=torch.long)  # (B, T)
-    for row, sequence in zip(tokens, sequences, strict=True):
-        kept = torch.as_tensor(sequence[:length], dtype=torch.long)
-        row[: len(kept)] = kept
+    filled = [[*sequence[:length], *[value] * (length - len(sequence))] for sequence in sequences]
+    tokens = torch.tensor(filled, dtype=torch.long)  # (B, T)
     kept = torch.tensor([min(max(len(s), 1), length) for s in sequences])
     return tokens, kept
 

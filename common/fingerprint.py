@@ -15,14 +15,14 @@ NEUTRAL = {f"common.{name}" for name in ("training", "checkpoint", "tracking", "
 PLAIN = (bool, int, float, complex, str, bytes, type(None))
 
 
-def code_fingerprint(function: Any) -> str:
-    """A digest of a function's bytecode and of all project code and constants that it uses, however indirectly.
+def code_fingerprint(*functions: Any) -> str:
+    """A digest of the functions' bytecode and of all project code and constants that they use, however indirectly.
 
-    Followed are functions and classes of the function's own module (a notebook, mostly) and of ``common`` and
+    Followed are functions and classes of the first function's own module (a notebook, mostly) and of ``common`` and
     ``data``. Comments, docstrings and layout change nothing.
     """
-    home = inspect.unwrap(function).__globals__["__name__"]
-    lines, pending, seen = [], [function], set()
+    home = inspect.unwrap(functions[0]).__globals__["__name__"]
+    lines, pending, seen = [], list(functions), set()
     while pending:
         value = pending.pop()
         if isinstance(value, types.MethodType | staticmethod | classmethod | property):

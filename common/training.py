@@ -37,7 +37,8 @@ class Run:
     Args:
         folder: for the checkpoint and TensorBoard's event files.
         settings: numbers and texts that the training depends on.
-        code: the function that trains; it and all project code that it uses belong to the checkpoint's key.
+        code: the function that trains, or several, such as those passed to it; they and all project code that they use
+            belong to the checkpoint's key.
         data: tensors or lists that the training reads; likewise.
         resume: go on from the checkpoint of an interrupted training.
         reuse: take the final weights of a finished one, if settings, code and data are the same.
@@ -58,7 +59,7 @@ class Run:
         folder: str | Path,
         settings: dict[str, Any],
         *,
-        code: Callable,
+        code: Callable | tuple[Callable, ...],
         data: Any = (),
         resume: bool = True,
         reuse: bool = False,
@@ -69,7 +70,8 @@ class Run:
         log_every: int = 10,
         **parts: Any,
     ):
-        key = {**settings, "code": code_fingerprint(code), "data": data_fingerprint(*data)}
+        functions = code if isinstance(code, tuple) else (code,)
+        key = {**settings, "code": code_fingerprint(*functions), "data": data_fingerprint(*data)}
         self.folder, self.checkpoint = Path(folder), Checkpoint(folder, key, **parts)
         self.resume, self.reuse, self.keep = resume, reuse, keep
         self.options, self.outcome, self.shown, self.log_every = options, outcome, shown, log_every
