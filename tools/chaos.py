@@ -1,79 +1,62 @@
-"""Kill trainings at random moments, resume them, and compare what comes out with an uninterrupted run.
+"""Kill trainings at random moments, resume them, and compare what comes out with an undisturbed run.
 
-Each notebook's own ``fit`` trains a small model in a process of its own. SIGKILL meets that process at random times,
-in the middle of writing a checkpoint, and just before and just after the finished file gets its name; the next process
-goes on from what is left. In the end the weights must equal those of a run that nobody disturbed, bit for bit, and
-TensorBoard's curves must have one point for each epoch.
+The cells of a notebook are executed up to its first training, on samples and with small settings; then the cells tagged
+``train`` run in processes of their own. SIGKILL meets these at random times, in the middle of writing a checkpoint, and
+just before and just after the finished file gets its name; the next process resumes from what is left. In the end all
+models must equal those of a run that nobody disturbed, bit for bit, and TensorBoard's curves must have the same points.
 
-Usage: python -m tools.chaos [--kills 20] [--seed 1] [rnn] [seq2seq] [vit]
+Usage: python -m tools.chaos [--kills 20] [--seed 1] [--write] [rnn] [seq2seq] [vit]
 """
 
 import argparse
 import contextlib
+import linecache
 import os
 import random
 import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+import types
 from pathlib import Path
 
+import matplotlib
 import torch
 
-from common import checkpoint, files, tracking
-from data import samples
-from data.data import Lang
-from tools.notebooks import chosen, definitions
+from common import checkpoint, files, session, tracking
+from tools import tables
+from tools.notebooks import TASKS, chosen, python, read, tags
 
-EPOCHS = 80
-AIMED = ("half written", "before its name", "after its name")  # of the checkpoint's file
-
-
-def rnn() -> Callable[[str], torch.nn.Module]:
-    notebook = definitions("hw4_rnn")
-    notebook.vocab = notebook.Vocab(notebook.Counter("abcdefgh"), specials=("<pad>", "<unk>"))
-    notebook.tokenizer, notebook.device = str.split, torch.device("cpu")
-    draw = random.Random(0)
-    texts = [(1 + i % 4, " ".join(draw.choices("abcdefgh", k=draw.randint(1, 12)))) for i in range(300)]
-    budget = notebook.replace(notebook.BUDGETS["sample"], batch_size=16, average=0.9)
-
-    def train(folder: str) -> torch.nn.Module:
-        def batches(part: list) -> object:
-            return notebook.NewsBatches(part, 16, True, notebook.device, 2.0, torch.Generator())
-
-        notebook.validation_loader = batches(texts[:50])
-        make = lambda budget: notebook.RNN(len(notebook.vocab), 16, 32, 4)  # noqa: E731
-        options = notebook.Options("AdamW", 3e-3, "cosine")
-        return notebook.fit(make, batches(texts[50:]), options, budget, EPOCHS, folder)[0]
-
-    return train
+RUNS = "build/chaos"  # relative: each process resumes in a working folder of its own
+SETTINGS = {"rnn": {}, "seq2seq": {}, "vit": {}}
+AIMED = ("half written", "before its name", "after its name")  # moments of writing the checkpoint's file
+WEIGHTS = "weights.pt"
 
 
-def seq2seq() -> Callable[[str], torch.nn.Module]:
-    notebook = definitions("hw4_seq2seq")
-    notebook.pairs = [[french.lower(), english.lower()] for english, french in samples.sentence_pairs(count=200)]
-    notebook.input_lang, notebook.output_lang, notebook.device = Lang("fra"), Lang("eng"), torch.device("cpu")
-    for french, english in notebook.pairs:
-        notebook.input_lang.addSentence(french)
-        notebook.output_lang.addSentence(english)
-    budget = notebook.Budget(emb_dim=16, hid_dim=16, epochs=EPOCHS, ablation_epochs=1, batch_size=32)
-    split = [list(range(160)), list(range(160, 200)), []]
-    return lambda folder: notebook.fit(split, budget, EPOCHS, folder)
+def execute(name: str, number: int, source: str, namespace: dict) -> None:
+    """Run a cell; its lines are known to Python, so that errors show them."""
+    file = f"{name}, cell {number}"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    exec(compile(source, file, "exec"), namespace)
 
 
-def vit() -> Callable[[str], torch.nn.Module]:
-    notebook = definitions("hw4_vit")
-    notebook.device = torch.device("cpu")
-    (images, labels), _ = samples.images(train_size=120, test_size=0)
-    notebook.train, notebook.validation = (images[:100], labels[:100]), (images[100:], labels[100:])
-    budget = notebook.replace(
-        notebook.BUDGETS["sample"], dim=16, depth=2, num_heads=2, mlp_dim=32, batch_size=20, epochs=EPOCHS, cutmix=0.5
-    )
-    return lambda folder: notebook.fit(budget, folder)[0]
-
-
-MODELS = {"rnn": rnn, "seq2seq": seq2seq, "vit": vit}
+def prepare(name: str, settings: dict[str, object]) -> tuple[dict, list[tuple[int, str]]]:
+    """Execute a notebook up to its first training; returns its names and the cells that train."""
+    cells = [(i, cell) for i, cell in enumerate(read(name).cells) if cell.cell_type == "code"]
+    training = [(i, python(cell)) for i, cell in cells if "train" in tags(cell)]
+    if not training:
+        raise ValueError(f"{name} has no cell tagged 'train'")
+    kept = {key: value for key, value in os.environ.items() if key.startswith("HW4_")}
+    for key in kept:
+        del os.environ[key]
+    for key, value in {**settings, "data": "sample", "device": "cpu", "runs": RUNS}.items():
+        os.environ[f"HW4_{key.upper()}"] = str(value)
+    module = types.ModuleType(name)
+    sys.modules[name] = module
+    for i, cell in cells:
+        if i < training[0][0]:
+            execute(name, i, python(cell), module.__dict__)
+    return module.__dict__, training
 
 
 def arm(moment: str, checkpoints: int) -> None:
@@ -86,11 +69,11 @@ def arm(moment: str, checkpoints: int) -> None:
         if written == checkpoints:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    plain_file, rename = files.atomic_write, os.replace
+    atomic_write, rename = files.atomic_write, os.replace
 
     @contextlib.contextmanager
     def half_a_file(path):
-        with plain_file(path) as file:
+        with atomic_write(path) as file:
             write = file.write
 
             def half(content):
@@ -116,96 +99,143 @@ def arm(moment: str, checkpoints: int) -> None:
         files.os.replace = replace
 
 
-def start(train: Callable, folder: Path, moment: str | None = None, checkpoints: int = 1) -> int:
-    """A process that trains in ``folder`` and leaves its weights there; returns its number."""
+def models(value: object, path: str = "") -> dict[str, torch.Tensor]:
+    """All parameters and buffers of the models among a notebook's names, also those in lists and dictionaries."""
+    if isinstance(value, torch.nn.Module):
+        return {f"{path}.{key}": tensor for key, tensor in value.state_dict().items()}
+    items = value if isinstance(value, dict) else dict(enumerate(value)) if isinstance(value, list | tuple) else {}
+    found = {}
+    for key, item in items.items():
+        if isinstance(item, torch.nn.Module | dict | list | tuple) and not str(key).startswith("__"):
+            found |= models(item, f"{path}/{key}")
+    return found
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    """Whether two sets of weights are equal, bit for bit."""
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def start(name: str, prepared: tuple, folder: Path, moment: str | None = None, checkpoints: int = 1) -> int:
+    """Fork a process that trains in ``folder`` and leaves the weights there; returns its number."""
     process = os.fork()
     if process:
         return process
     try:
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1), os.dup2(quiet, 2)
+        os.chdir(folder)
+        session.run_folder(RUNS, TASKS[name], "sample")  # as the notebook does, which also locks it
+        namespace, training = prepared
         if moment:
             arm(moment, checkpoints)
-        torch.save(train(str(folder / "run")).state_dict(), folder / "weights.pt")
+        for number, source in training:
+            execute(name, number, source, namespace)
+        torch.save(models(namespace), WEIGHTS)
         os._exit(0)
     except BaseException as error:
-        (folder / "error").write_text(f"{type(error).__name__}: {error}")
+        Path("error").write_text(f"{type(error).__name__}: {error}")
         os._exit(1)
 
 
+def checkpoints_in(folder: Path) -> dict[Path, int]:
+    """The checkpoints below a folder, of trainings under way or finished, and when they were written."""
+    paths = [path for name in (checkpoint.NAME, checkpoint.FINAL) for path in folder.rglob(name)]
+    return {path: path.stat().st_mtime_ns for path in paths}
+
+
 def finished_epochs(folder: Path) -> int:
-    path = folder / "run" / checkpoint.NAME
-    return checkpoint._read(path)["epoch"] if path.exists() else 0
+    """How many epochs the checkpoints below a folder have saved."""
+    return sum(len(checkpoint.read(path)["progress"]["history"]) for path in checkpoints_in(folder))
 
 
 def wait_for_a_checkpoint(folder: Path, seconds: float = 20.0) -> None:
-    """Return as soon as a checkpoint is written anew."""
-    path = folder / "run" / checkpoint.NAME
-    before, end = path.stat().st_mtime_ns if path.exists() else 0, time.monotonic() + seconds
-    while time.monotonic() < end and (not path.exists() or path.stat().st_mtime_ns == before):
+    """Return as soon as another checkpoint is written."""
+    before, end = checkpoints_in(folder), time.monotonic() + seconds
+    while time.monotonic() < end and checkpoints_in(folder) == before:
         time.sleep(0.001)
 
 
-def torment(name: str, kills: int, draw: random.Random) -> dict:
-    """Train with so many kills and without any; returns what the table says."""
-    train = MODELS[name]()
+def curves(folder: Path) -> dict[tuple[str, str], tuple]:
+    """All points of all curves below a folder, without those that count seconds."""
+    runs = {path.parent for path in folder.rglob(tracking.EVENTS)}
+    found = {
+        (str(run.relative_to(folder)), tag): points for run in runs for tag, points in tracking.read_run(run).items()
+    }
+    return {key: points for key, points in found.items() if "seconds" not in key[1]}
+
+
+def disturb(name: str, kills: int, draw: random.Random, settings: dict[str, object]) -> dict:
+    """Train once undisturbed and once with kills; returns what the table states."""
+    with open(os.devnull, "w") as quiet, contextlib.redirect_stdout(quiet):
+        prepared = prepare(name, settings)
     with tempfile.TemporaryDirectory() as temporary:
-        calm, torn = Path(temporary) / "calm", Path(temporary) / "torn"
-        calm.mkdir(), torn.mkdir()
+        calm, disturbed = Path(temporary) / "calm", Path(temporary) / "disturbed"
+        calm.mkdir(), disturbed.mkdir()
         began = time.monotonic()
-        os.waitpid(start(train, calm), 0)
-        epoch_seconds = (time.monotonic() - began) / EPOCHS
+        os.waitpid(start(name, prepared, calm), 0)
+        epoch_seconds = (time.monotonic() - began) / max(1, finished_epochs(calm))
         moments = [AIMED[i % 3] if i % 2 else None for i in range(kills)]
         draw.shuffle(moments)
-        done, after = 0, []
+        killed, saved = 0, []
         for moment in moments:
-            process = start(train, torn, moment, draw.randint(1, 5))
+            process = start(name, prepared, disturbed, moment, draw.randint(1, 2))
             if moment is None:
                 if draw.random() < 0.7:  # else it may still be starting when it is killed
-                    wait_for_a_checkpoint(torn)
-                time.sleep(draw.uniform(0, 4 * epoch_seconds))
+                    wait_for_a_checkpoint(disturbed)
+                time.sleep(draw.uniform(0, 2 * epoch_seconds))
                 os.kill(process, signal.SIGKILL)
             _, status = os.waitpid(process, 0)
-            done += os.WIFSIGNALED(status)
-            after.append(finished_epochs(torn))
-        os.waitpid(start(train, torn), 0)
-        for folder in (calm, torn):
+            killed += os.WIFSIGNALED(status)
+            saved.append(finished_epochs(disturbed))
+        os.waitpid(start(name, prepared, disturbed), 0)
+        for folder in (calm, disturbed):
             if (folder / "error").exists():
-                return {"model": name, "kills": done, "equal": False, "error": (folder / "error").read_text()}
-        one, other = (torch.load(folder / "weights.pt", weights_only=True) for folder in (calm, torn))
-        curves = tracking.read_run(torn / "run")
+                return {"kills": killed, "error": (folder / "error").read_text()}
+        expected, found = (torch.load(folder / WEIGHTS, weights_only=True) for folder in (calm, disturbed))
         return {
-            "model": name,
-            "kills": done,
+            "kills": killed,
             "writing": sum(moment is not None for moment in moments),
-            "after": after,
-            "equal": one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one),
-            "curves": all(steps == list(range(1, EPOCHS + 1)) for tag, (steps, _) in curves.items() if "/" in tag
-                          and not tag.startswith("outcome")),
-        }  # fmt: skip
+            "saved": saved,
+            "epochs": finished_epochs(calm),
+            "weights": same(expected, found) and not same(expected, models(prepared[0])),
+            "curves": curves(calm) == curves(disturbed) != {},
+        }
+
+
+def line(name: str, outcome: dict) -> str:
+    """The model's row of the table."""
+    if "error" in outcome:
+        return f"| {name} | {outcome['kills']} | | | {outcome['error']} | |"
+    weights = "equal, bit for bit" if outcome["weights"] else "DIFFERENT"
+    points = "the same points" if outcome["curves"] else "GAPS OR DOUBLE POINTS"
+    saved = f"{' '.join(map(str, outcome['saved']))} of {outcome['epochs']}"
+    return f"| {name} | {outcome['kills']} | {outcome['writing']} | {saved} | {weights} | {points} |"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--kills", type=int, default=20, help="of each model's training (default 20)")
     parser.add_argument("--seed", type=int, default=1, help="of the moments")
-    parser.add_argument("models", nargs="*", metavar="model", help=f"by default {', '.join(MODELS)}")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/verification.md")
+    parser.add_argument("models", nargs="*", metavar="model", help=f"by default {', '.join(SETTINGS)}")
     arguments = parser.parse_args()
+    names = {task: name for name, task in TASKS.items()}
+    matplotlib.use("Agg")
     torch.set_num_threads(1)  # a process made by fork cannot use its parent's threads
-    draw, fine = random.Random(arguments.seed), True
-    print(f"| model | killed | of these while a checkpoint was written | epochs saved at the kills, of {EPOCHS} "
-          "| final weights | curves |\n| --- | --- | --- | --- | --- | --- |")  # fmt: skip
-    for name in chosen(parser, arguments.models, MODELS):
-        said = torment(name, arguments.kills, draw)
-        if "error" in said:
-            print(f"| {name} | {said['kills']} | | | {said['error']} | |")
-        else:
-            weights = "equal, bit for bit" if said["equal"] else "DIFFERENT"
-            curves = "one point an epoch" if said["curves"] else "GAPS OR DOUBLE POINTS"
-            saved = " ".join(map(str, said["after"]))
-            print(f"| {name} | {said['kills']} | {said['writing']} | {saved} | {weights} | {curves} |", flush=True)
-        fine &= said["equal"] and said.get("curves", False) and said["kills"] == arguments.kills
-    return 0 if fine else 1
+    draw, passed, commit = random.Random(arguments.seed), True, tables.current_commit("chaos")
+    lines = ["| model | killed | of these while a checkpoint was written | epochs saved at each kill | final weights "
+             "| curves |", "| --- " * 6 + "|"]  # fmt: skip
+    for task in chosen(parser, arguments.models, SETTINGS):
+        epochs = {"epochs": 10 + 3 * arguments.kills}  # enough to be killed so often before the end
+        outcome = disturb(names[task], arguments.kills, draw, SETTINGS[task] | epochs)
+        lines.append(line(task, outcome))
+        print(lines[-1], flush=True)
+        whole = outcome.get("weights") and outcome.get("curves")
+        passed &= bool(whole) and outcome["kills"] == arguments.kills
+    if arguments.write:
+        tables.write("chaos", lines, commit)
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":
