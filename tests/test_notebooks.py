@@ -4,7 +4,9 @@ import re
 
 import nbformat
 import pytest
+from PIL import Image
 
+from tools import overview
 from tools.globals import global_reads
 from tools.notebooks import EMPTIED, ROOT, TASKS, clean, fingerprint, printed, read, results, tags
 
@@ -52,6 +54,11 @@ def test_cells_were_run_once_from_top_to_bottom_without_an_error(name):
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_saved_outputs_belong_to_the_code_and_to_the_modules_it_imports(name):
     assert read(name).metadata["hw4"]["fingerprint"] == fingerprint(read(name)), "stale outputs: make notebooks"
+
+
+def test_the_picture_of_the_readme_shows_the_saved_notebooks():
+    with Image.open(overview.PICTURE) as picture:
+        assert picture.text["Source"] == overview.source(), "older figures: python -m tools.overview"
 
 
 CELLS = (

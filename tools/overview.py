@@ -7,11 +7,10 @@ import base64
 import io
 import sys
 
-import nbformat
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from tools.notebooks import ROOT, TASKS
+from tools.notebooks import ROOT, TASKS, read
 
 PICTURE = ROOT / "benchmarks" / "results" / "overview.png"
 SHOWN = (  # notebook, and the first words of the figure's description
@@ -22,10 +21,9 @@ SHOWN = (  # notebook, and the first words of the figure's description
 )
 
 
-def fingerprints() -> str:
-    """Which saved notebooks the figures come from."""
-    read = (nbformat.read(ROOT / f"{name}.ipynb", as_version=4) for name in TASKS)
-    return " ".join(notebook.metadata["hw4"]["code_sha256"][:12] for notebook in read)
+def source() -> str:
+    """Which runs of the notebooks the figures come from."""
+    return " ".join(read(name).metadata.get("hw4", {}).get("fingerprint", "unknown")[:12] for name in TASKS)
 
 
 def figure(name: str, begins: str) -> Image.Image:
@@ -34,8 +32,7 @@ def figure(name: str, begins: str) -> Image.Image:
     Raises:
         ValueError: unless there is exactly one.
     """
-    notebook = nbformat.read(ROOT / f"{name}.ipynb", as_version=4)
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    outputs = [output for cell in read(name).cells for output in cell.get("outputs", [])]
     found = [o for o in outputs if o.get("metadata", {}).get("image/png", {}).get("alt", "").startswith(begins)]
     if len(found) != 1:
         raise ValueError(f"{name} has {len(found)} figures that begin with {begins!r}: expected 1")
@@ -49,9 +46,9 @@ def main() -> int:
     for part in figures:
         picture.paste(part, ((width - part.width) // 2, top))
         top += part.height + gap
-    said = PngInfo()
-    said.add_text("Source", fingerprints())
-    picture.quantize(256).save(PICTURE, pnginfo=said, optimize=True)
+    notes = PngInfo()
+    notes.add_text("Source", source())
+    picture.quantize(256).save(PICTURE, pnginfo=notes, optimize=True)
     print(f"{PICTURE.relative_to(ROOT)}: {width} x {height}, {PICTURE.stat().st_size / 1e3:.0f} kB")
     return 0
 
