@@ -41,6 +41,8 @@ def _is_plain(node: ast.expr, values: dict[str, set[int]]) -> bool:
     """Whether an expression is made of literals, containers and functions, and of no value computed before."""
     if isinstance(node, ast.Lambda):
         return True
+    if isinstance(node, ast.Call) and ast.unparse(node.func) == "dict":
+        return all(_is_plain(child, values) for child in [*node.args, *(keyword.value for keyword in node.keywords)])
     if not isinstance(node, _PLAIN) or (isinstance(node, ast.Name) and node.id in values):
         return False
     return all(_is_plain(child, values) for child in ast.iter_child_nodes(node))
