@@ -1,12 +1,13 @@
-"""Put small wrong edits into copies of the code, one at a time, and see whether the tests notice.
+"""Put mutations, small mistakes, into copies of the code, one at a time, and see whether the tests catch them.
 
-An edit is caught if a test fails. The test that compares the saved outputs with a fingerprint of the code is left out,
-because it would notice every edit of a notebook without understanding any.
+A mutation is caught if a test fails that passes without it. The test that compares the saved outputs with a fingerprint
+of the code is left out: it would catch every mutation of a notebook without understanding any.
 
-Usage: python -m tools.mutants [--jobs 2] [words of the descriptions to run ...]
+Usage: python -m tools.mutants [--jobs 2] [--write] [words of the descriptions to run ...]
 """
 
 import argparse
+import ast
 import os
 import re
 import subprocess
@@ -17,13 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import nbformat
+from nbformat import NotebookNode
 from tqdm import tqdm
 
-from tools.notebooks import copy_project
+from tools import tables
+from tools.notebooks import copy_project, python
 
 
 @dataclass(frozen=True)
-class Mutant:
+class Mutation:
     what: str
     file: str
     old: str  # stands there exactly once
@@ -31,11 +34,11 @@ class Mutant:
     tests: str  # the files that could notice
 
 
-def _of(file: str, tests: str, *edits: tuple[str, str, str]) -> list[Mutant]:
-    return [Mutant(what, file, old, new, tests) for what, old, new in edits]
+def _of(file: str, tests: str, *edits: tuple[str, str, str]) -> list[Mutation]:
+    return [Mutation(what, file, old, new, tests) for what, old, new in edits]
 
 
-MUTANTS = [
+MUTATIONS = [
     *_of("hw4_rnn.ipynb", "tests/test_rnn.py", 
         ("collate to the longest text, not the average", "average = max(1, sum(map(len, encoded)) // len(encoded))",
          "average = max(1, *map(len, encoded))"),
@@ -159,19 +162,23 @@ MUTANTS = [
 ]  # fmt: skip
 
 
-def apply(mutant: Mutant, folder: Path, write: bool = True) -> None:
-    """Make the edit in the project at ``folder``.
+def apply(mutation: Mutation, folder: Path, write: bool = True) -> None:
+    """Make the mutation in the project at ``folder``.
 
     Raises:
         ValueError: if the text to replace does not stand there exactly once.
+        SyntaxError: if the mutation is no code.
     """
-    path = folder / mutant.file
+    path = folder / mutation.file
     notebook = nbformat.read(path, as_version=4) if path.suffix == ".ipynb" else None
     sources = [cell.source for cell in notebook.cells] if notebook else [path.read_text()]
-    found = sum(source.count(mutant.old) for source in sources)
+    found = sum(source.count(mutation.old) for source in sources)
     if found != 1:
-        raise ValueError(f"{mutant.what}: {mutant.old!r} stands {found} times in {mutant.file}, expected once")
-    sources = [source.replace(mutant.old, mutant.new) for source in sources]
+        raise ValueError(f"{mutation.what}: {mutation.old!r} stands {found} times in {mutation.file}, expected once")
+    sources = [source.replace(mutation.old, mutation.new) for source in sources]
+    for cell, source in zip(notebook.cells if notebook else [None], sources, strict=True):
+        if mutation.new in source and (not cell or cell.cell_type == "code"):
+            ast.parse(python(NotebookNode(source=source)))  # a mistake in the syntax would prove nothing
     if not write:
         return
     if not notebook:
@@ -182,34 +189,48 @@ def apply(mutant: Mutant, folder: Path, write: bool = True) -> None:
     nbformat.write(notebook, path)
 
 
-def first_failure(mutant: Mutant) -> str | None:
-    """The first test that fails after the edit; None if all pass."""
+def first_failure(tests: str, mutation: Mutation | None = None) -> str | None:
+    """The first test that fails in a copy of the project, with the mutation if there is one; None if all pass."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = copy_project(Path(temporary) / "hw4")
-        apply(mutant, folder)
+        if mutation:
+            apply(mutation, folder)
         command = [sys.executable, "-m", "pytest", "-x", "-p", "no:cacheprovider", "-k", "not belong_to_the_code"]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            [*command, *mutant.tests.split()], cwd=folder, capture_output=True, text=True, timeout=300,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+            [*command, *tests.split()], cwd=folder, capture_output=True, text=True, timeout=300, env=environment
+        )
     failed = re.search(r"^(?:FAILED|ERROR) \S+?::(\w+)", done.stdout, re.M)
     if done.returncode not in (0, 1) or (done.returncode and not failed):
-        raise RuntimeError(f"{mutant.what}: the tests did not run\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+        what = mutation.what if mutation else "without a mutation"
+        raise RuntimeError(f"{what}: the tests did not run\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
     return failed[1] if failed else None
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--jobs", type=int, default=2, help="copies tested at a time (default 2)")
-    parser.add_argument("words", nargs="*", help="run only the edits whose description has one of these words")
+    parser.add_argument("--write", action="store_true", help="put the table into docs/verification.md")
+    parser.add_argument("words", nargs="*", help="run only the mutations whose description has one of these words")
     arguments = parser.parse_args()
-    chosen = [m for m in MUTANTS if not arguments.words or any(word in m.what for word in arguments.words)]
+    if arguments.write and arguments.words:
+        parser.error("--write with words: the table lists all mutations; drop one of the two")
+    commit = tables.current_commit("mutants")
+    chosen = [m for m in MUTATIONS if not arguments.words or any(word in m.what for word in arguments.words)]
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        caught = list(tqdm(pool.map(first_failure, chosen), total=len(chosen), unit="edit", leave=False))
-    print("| file | wrong edit | caught by |\n| --- | --- | --- |")
-    for mutant, test in zip(chosen, caught, strict=True):
-        print(f"| {mutant.file} | {mutant.what} | {test or '**nothing**'} |")
-    print(f"\n{sum(test is not None for test in caught)} of {len(chosen)} wrong edits caught")
+        suites = sorted({mutation.tests for mutation in chosen})
+        for tests, failure in zip(suites, pool.map(first_failure, suites), strict=True):
+            if failure:
+                sys.exit(f"{failure} in {tests} fails without any mutation: mend it first")
+        results = pool.map(lambda mutation: first_failure(mutation.tests, mutation), chosen)
+        caught = list(tqdm(results, total=len(chosen), unit="mutation", leave=False))
+    lines = [f"{sum(test is not None for test in caught)} of {len(chosen)} mutations caught.", ""]
+    lines += ["| file | mutation | caught by |", "| --- | --- | --- |"]
+    for mutation, test in zip(chosen, caught, strict=True):
+        lines.append(f"| {mutation.file} | {mutation.what} | {test or '**nothing**'} |")
+    print("\n".join(lines))
+    if arguments.write:
+        tables.write("mutants", lines, commit)
     return 0 if all(caught) else 1
 
 
