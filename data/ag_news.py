@@ -1,14 +1,21 @@
 """AG_NEWS: news texts of four topics (Zhang, Zhao and LeCun 2015, arXiv:1509.01626)."""
 
 import csv
-import os
+import tarfile
+import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from data import samples, sources
 
 CLASSES = ("World", "Sports", "Business", "Sci/Tech")
-URL = "https://raw.githubusercontent.com/mhjabreel/CharCnn_Keras/master/data/ag_news_csv/"
+# Folders that hold train.csv and test.csv, or archives (.tgz) that do.
+URLS = (
+    "https://raw.githubusercontent.com/mhjabreel/CharCnn_Keras/"
+    "555590db4219b1243abb1918effd6a7425a2d75f/data/ag_news_csv/",
+    "https://s3.amazonaws.com/fast-ai-nlp/ag_news_csv.tgz",
+)
 OFFICIAL = {  # file: rows, md5
     "train": (120_000, "b1a00f826fdfbd249f79597b59e1dc12"),
     "test": (7_600, "d52ea96a97a2d943681189a97654912d"),
@@ -17,27 +24,48 @@ OFFICIAL = {  # file: rows, md5
 
 @dataclass(frozen=True)
 class News:
-    """Texts with labels 1 to 4, as ``(label, text)`` pairs."""
+    """Texts with labels 1 to 4, as ``(label, text)`` pairs.
+
+    Raises:
+        ValueError: for another label.
+    """
 
     train: list[tuple[int, str]]
     test: list[tuple[int, str]]
     kind: str  # "real" or "sample"
     source: str  # in words: where it is from and how it differs from the official files
 
+    def __post_init__(self) -> None:
+        for part in ("train", "test"):
+            odd = {label for label, _ in getattr(self, part)} - set(range(1, len(CLASSES) + 1))
+            if odd:
+                raise ValueError(f"AG_NEWS, {part}: label {next(iter(odd))!r}, expected 1, 2, 3 or 4")
+
 
 def read_csv(path: Path) -> list[tuple[int, str]]:
-    """Read rows of ``label,title,description``; the text is title and description.
+    """Read rows of ``label,title,description``, one a line; the text is title and description.
+
+    Args:
+        path: a CSV file in UTF-8, with or without a byte-order mark.
+
+    Returns:
+        ``(label, text)`` pairs.
 
     Raises:
-        ValueError: for a row without three columns, a label outside 1 to 4, text that is not UTF-8
-            or holds NUL bytes, or a file without rows; it names file and line.
+        ValueError: for an unbalanced quote, a row without three columns, a label outside 1 to 4,
+            text that is not UTF-8 or holds NUL bytes, or a file without rows; names file and line.
     """
-    rows = []
+    rows, line = [], 0
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.reader(file)
-            for row in reader:
-                where = f"{path.name}, line {reader.line_num}"
+        with path.open(encoding="utf-8-sig", newline="\n") as file:
+            reader = csv.reader(file, strict=True)
+            for line, row in enumerate(reader, 1):
+                where = f"{path.name}, line {line}"
+                if reader.line_num != line:
+                    raise ValueError(
+                        f"{where}: a quote that opens here closes in line {reader.line_num}; "
+                        "expected one row a line: balance the quotes"
+                    )
                 if len(row) != 3:
                     raise ValueError(f"{where}: {len(row)} columns, expected 3 (label, title, description)")
                 if row[0] not in ("1", "2", "3", "4"):
@@ -45,24 +73,46 @@ def read_csv(path: Path) -> list[tuple[int, str]]:
                 if "\0" in row[1] + row[2]:
                     raise ValueError(f"{where}: a NUL byte in the text; the file is damaged")
                 rows.append((int(row[0]), f"{row[1]} {row[2]}".strip()))
-    except (UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
+        raise ValueError(
+            f"{path.name}, line {line + 1}: no CSV ({error}); expected one row a line, with balanced quotes"
+        ) from error
+    except UnicodeDecodeError as error:
         raise ValueError(f"{path.name} cannot be read ({error}); expected CSV in UTF-8: fetch it again") from error
     if not rows:
         raise ValueError(f"{path.name} holds no rows; fetch it again")
     return rows
 
 
+def _check(part: str) -> Callable[[Path], None]:
+    """The official file has come, or an archive that holds it: then the file takes the archive's place."""
+
+    def check(path: Path) -> None:
+        with path.open("rb") as file:
+            archived = file.read(2) == b"\x1f\x8b"  # gzip
+        if archived:
+            try:
+                with tarfile.open(path) as archive:
+                    member = next(m for m in archive if m.isfile() and Path(m.name).name == f"{part}.csv")
+                    content = archive.extractfile(member).read()
+            except (tarfile.TarError, zlib.error, EOFError, OSError, StopIteration) as error:
+                raise ValueError(f"an archive without a readable {part}.csv ({error})") from error
+            path.write_bytes(content)
+        sources.expect_md5(OFFICIAL[part][1])(path)
+
+    return check
+
+
 def _real(data_dir: str | Path | None) -> News:
-    url = os.environ.get("HW4_AG_NEWS_URL", URL)
     parts, notes = {}, []
     for part, (official_rows, official_md5) in OFFICIAL.items():
         path = sources.find(f"ag_news/{part}.csv", data_dir)
         if path is None:
-            path = sources.download(
-                f"{url}{part}.csv",
-                sources.CACHE / "ag_news" / f"{part}.csv",
-                sources.expect_md5(official_md5),
-            )
+            urls = [
+                url if url.endswith((".tgz", ".tar.gz")) else f"{url.rstrip('/')}/{part}.csv"
+                for url in sources.addresses("HW4_AG_NEWS_URL", URLS)
+            ]
+            path = sources.download(urls, sources.CACHE / "ag_news" / f"{part}.csv", _check(part))
         parts[part] = read_csv(path)
         count = len(parts[part])
         if count != official_rows:
@@ -75,7 +125,20 @@ def _real(data_dir: str | Path | None) -> News:
 
 
 def load(kind: str = "auto", data_dir: str | Path | None = None) -> News:
-    """Load AG_NEWS or its sample; ``kind`` and ``data_dir`` as in :mod:`data.sources`."""
+    """Load AG_NEWS or its sample.
+
+    Args:
+        kind: ``real``, ``sample``, or ``auto`` for real data where it can be had.
+        data_dir: a folder with ``ag_news/train.csv`` and ``ag_news/test.csv``; by default ``$HW4_DATA_DIR``,
+            then ``data/cache/``, then a download.
+
+    Returns:
+        Training and test texts with their labels.
+
+    Raises:
+        ValueError: for a malformed file, an unknown ``kind``, or a ``data_dir`` that is no folder.
+        Unavailable: if real data is asked for and cannot be had.
+    """
 
     def sample() -> News:
         train, test = samples.news()

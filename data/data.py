@@ -4,16 +4,24 @@ import re
 import unicodedata
 from pathlib import Path
 
-from data import eng_fra
-
 SOS_token = 0
 EOS_token = 1
 # Beginnings that keep a pair, after normalization. "he is" has no space behind it, so that
 # "he isn t" is kept as well, as in the tutorial whose counts the assignment quotes.
 PREFIXES = (
-    "i am ", "i m ", "he is", "he s ", "she is", "she s ",
-    "you are", "you re ", "we are", "we re ", "they are", "they re ",
-)  # fmt: skip
+    "i am ",
+    "i m ",
+    "he is",
+    "he s ",
+    "she is",
+    "she s ",
+    "you are",
+    "you re ",
+    "we are",
+    "we re ",
+    "they are",
+    "they re ",
+)
 
 
 class Lang:
@@ -80,13 +88,15 @@ def prepareData(
         ValueError: if the file is malformed or the filter keeps nothing.
         FileNotFoundError: if ``folder`` holds no such file.
     """
+    from data import eng_fra  # here, because that module normalizes with this one
+
     name = f"{lang1}-{lang2}.txt"
     if folder is not None:
         path = Path(folder) / name
     elif name == "eng-fra.txt":
         path = eng_fra.locate().path
     else:
-        raise ValueError(f"no file is known for {name}: name the folder it lies in")
+        raise ValueError(f"no file is known for {name}: give the folder it lies in")
     raw = eng_fra.read_pairs(path)
     print(f"Read {len(raw):,} sentence pairs")
 
@@ -107,6 +117,5 @@ def prepareData(
     for source, target in pairs:
         input_lang.addSentence(source)
         output_lang.addSentence(target)
-    print(f"Counted words: {input_lang.name} {input_lang.n_words:,}, "
-          f"{output_lang.name} {output_lang.n_words:,}")  # fmt: skip
+    print(f"Counted words: {input_lang.name} {input_lang.n_words:,}, {output_lang.name} {output_lang.n_words:,}")
     return input_lang, output_lang, pairs

@@ -1,223 +1,26 @@
-"""Loaders on good, odd and broken input; downloads from a local server that behaves and misbehaves."""
+"""Loaders on good, odd and broken local files, splits without a leak, and the generated samples."""
 
-import hashlib
-import http.server
-import io
-import os
+import random
 import re
-import socket
-import tarfile
-import threading
-import time
-import zipfile
+import shutil
+from dataclasses import replace
 
 import pytest
 import torch
 from PIL import Image
 
 from data import ag_news, cifar10, eng_fra, samples, sources
+from data.data import PREFIXES, normalizeString, prepareData
 
 ROWS = '"1","Title","Some text"\n"4","","Only text, with a comma"\n'
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    """Answers with ``server.answers[path]``: (status, body, declared length or None, seconds to wait)."""
-
-    def do_GET(self):
-        status, body, length, wait = self.server.answers.get(self.path, (404, b"", None, 0))
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body) if length is None else length))
-        self.end_headers()
-        self.wfile.flush()
-        time.sleep(wait)
-        self.wfile.write(body)
-
-    def log_message(self, *args):
-        pass
-
-
-@pytest.fixture
-def server():
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.answers, server.daemon_threads = {}, True
-    server.url = f"http://127.0.0.1:{server.server_port}/"
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield server
-    server.shutdown()
-    server.server_close()
-
-
 @pytest.fixture(autouse=True)
-def apart(tmp_path, monkeypatch):
+def cache(tmp_path, monkeypatch):
     """No test sees the machine's own data or cache."""
     monkeypatch.delenv("HW4_DATA_DIR", raising=False)
     monkeypatch.setattr(sources, "CACHE", tmp_path / "cache")
     return tmp_path / "cache"
-
-
-def news_server(server, monkeypatch):
-    monkeypatch.setenv("HW4_AG_NEWS_URL", server.url)
-    digest = hashlib.md5(ROWS.encode()).hexdigest()
-    monkeypatch.setattr(ag_news, "OFFICIAL", {"train": (2, digest), "test": (2, digest)})
-    for part in ("train", "test"):
-        server.answers[f"/{part}.csv"] = (200, ROWS.encode(), None, 0)
-
-
-# ------------------------------------------------------------------------------------ downloads
-
-
-def test_news_are_downloaded_once_checked_and_then_read_from_the_cache(server, monkeypatch, apart):
-    news_server(server, monkeypatch)
-    news = ag_news.load("real")
-    assert news.train == [(1, "Title Some text"), (4, "Only text, with a comma")] and news.kind == "real"
-    assert "the official 2 rows" in news.source
-    server.answers.clear()
-    assert ag_news.load("real") == news
-    assert sorted(p.name for p in (apart / "ag_news").iterdir()) == ["test.csv", "train.csv"]
-
-
-@pytest.mark.parametrize(
-    ("answer", "message"),
-    (
-        ((404, b"", None, 0), "404"),
-        ((500, b"", None, 0), "500"),
-        ((200, ROWS.encode()[:20], len(ROWS), 0), "ended after"),
-        ((200, b"<html>Log in first</html>", None, 0), "md5"),
-        ((200, b"", None, 0), "md5"),
-        ((200, ROWS.encode(), None, 3), "timed out"),
-    ),
-    ids=("missing", "failing", "truncated", "html", "empty", "hanging"),
-)
-def test_a_bad_download_is_named_and_leaves_nothing_behind(server, monkeypatch, apart, answer, message):
-    news_server(server, monkeypatch)
-    monkeypatch.setattr(sources, "READ_SECONDS", 0.5)
-    server.answers["/train.csv"] = answer
-    with pytest.raises(sources.Unavailable, match=message):
-        ag_news.load("real")
-    assert not list((apart / "ag_news").iterdir())
-
-
-def test_a_bad_download_never_replaces_a_good_file(server, tmp_path):
-    good = tmp_path / "file"
-    good.write_text("good")
-    server.answers["/file"] = (200, b"bad", None, 0)
-    with pytest.raises(sources.Unavailable):
-        sources.download(server.url + "file", good, sources.expect_md5("0" * 32))
-    assert good.read_text() == "good" and os.listdir(tmp_path) == ["file"]
-
-
-def test_auto_without_a_network_falls_back_to_samples_within_ten_seconds(monkeypatch, capsys):
-    for name in ("HW4_AG_NEWS_URL", "HW4_ENG_FRA_URL", "HW4_CIFAR10_URL"):
-        monkeypatch.setenv(name, "http://127.0.0.1:9/")  # nobody listens there
-    began = time.monotonic()
-    kinds = {ag_news.load("auto").kind, eng_fra.locate("auto").kind, cifar10.load("auto").kind}
-    assert kinds == {"sample"} and time.monotonic() - began < 30
-    assert capsys.readouterr().out.count("NO REAL DATA") == 3
-
-
-def test_a_silent_name_server_counts_as_no_network_soon(monkeypatch):
-    monkeypatch.setattr(sources, "CONNECT_SECONDS", 0.3)
-
-    def silent(*args, **options):
-        time.sleep(3)
-        raise OSError
-
-    monkeypatch.setattr(sources.socket, "create_connection", silent)
-    began = time.monotonic()
-    with pytest.raises(sources.Unavailable, match=r"no answer in 0\.3 s"):
-        sources._reach("https://example.invalid/x")
-    assert time.monotonic() - began < 2
-
-
-def test_real_without_a_network_says_what_to_do(monkeypatch):
-    monkeypatch.setenv("HW4_ENG_FRA_URL", "http://127.0.0.1:9/")
-    with pytest.raises(sources.Unavailable, match="HW4_DATA_DIR"):
-        eng_fra.locate("real")
-
-
-def archive(name, content):
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as file:
-        file.writestr(name, content)
-    return buffer.getvalue()
-
-
-def test_the_translation_archive_is_unpacked_and_counted(server, monkeypatch, apart):
-    monkeypatch.setenv("HW4_ENG_FRA_URL", server.url + "data.zip")
-    monkeypatch.setattr(eng_fra, "OFFICIAL_PAIRS", 2)
-    server.answers["/data.zip"] = (200, archive("data/eng-fra.txt", "Go.\tVa !\nRun!\tCours !\n"), None, 0)
-    file = eng_fra.locate("real")
-    assert eng_fra.read_pairs(file.path) == [("Go.", "Va !"), ("Run!", "Cours !")]
-    assert os.listdir(apart) == ["eng-fra.txt"]
-
-
-@pytest.mark.parametrize(
-    "body",
-    (archive("data/eng-fra.txt", "Go.\tVa !\n"), archive("../eng-fra.txt", "x\ty\n"), b"PK no archive", b"<html>"),
-    ids=("too few pairs", "member outside", "damaged", "html"),
-)
-def test_a_wrong_translation_archive_is_not_used(server, monkeypatch, apart, body):
-    monkeypatch.setenv("HW4_ENG_FRA_URL", server.url + "data.zip")
-    monkeypatch.setattr(eng_fra, "OFFICIAL_PAIRS", 2)
-    server.answers["/data.zip"] = (200, body, None, 0)
-    with pytest.raises(sources.Unavailable):
-        eng_fra.locate("real")
-    assert not list(apart.iterdir())
-
-
-def image_archive(*members) -> bytes:
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as file:
-        for name in members:
-            info = tarfile.TarInfo(name)
-            info.size = 3
-            file.addfile(info, io.BytesIO(b"bad"))
-    return buffer.getvalue()
-
-
-@pytest.mark.parametrize(
-    ("body", "message"),
-    (
-        (image_archive("cifar-10-batches-py/../../../evil"), "outside"),
-        (image_archive("/tmp/hw4-evil/x", "other/file"), "not CIFAR-10's archive"),
-        (b"no archive at all", "not CIFAR-10's archive"),
-    ),
-    ids=("member outside", "other members", "no archive"),
-)
-def test_an_image_archive_cannot_write_outside_its_folder(server, monkeypatch, apart, body, message):
-    """Even if its md5 were the official one."""
-    monkeypatch.setenv("HW4_CIFAR10_URL", server.url + "cifar.tar.gz")
-    monkeypatch.setattr(cifar10.datasets.CIFAR10, "tgz_md5", hashlib.md5(body).hexdigest())
-    server.answers["/cifar.tar.gz"] = (200, body, None, 0)
-    with pytest.raises(ValueError, match=message):
-        cifar10.load("real")
-    left = {p.name for p in apart.rglob("*")} | {p.name for p in apart.parent.iterdir()}
-    assert left <= {"cache", "cifar10", "cifar-10-python.tar.gz"} and not os.path.exists("/tmp/hw4-evil")
-
-
-def test_official_batches_that_are_damaged_are_named(tmp_path):
-    folder = tmp_path / "mine" / "cifar10" / "cifar-10-batches-py"
-    folder.mkdir(parents=True)
-    (folder / "data_batch_1").write_bytes(b"half")
-    with pytest.raises(ValueError, match="cifar-10-batches-py is damaged or incomplete: remove it"):
-        cifar10.load("real", tmp_path / "mine")
-
-
-def test_a_server_that_breaks_off_a_chunked_answer_is_named(tmp_path):
-    listener = socket.create_server(("127.0.0.1", 0))
-
-    def answer():
-        for _ in range(2):  # the first connection only tries whether somebody listens
-            connection, _ = listener.accept()
-            with connection:
-                if connection.recv(1000):
-                    connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nff\r\nhalf")
-
-    threading.Thread(target=answer, daemon=True).start()
-    with pytest.raises(sources.Unavailable, match="gave no usable file"):
-        sources.download(f"http://127.0.0.1:{listener.getsockname()[1]}/x", tmp_path / "x", lambda path: None)
-    assert os.listdir(tmp_path) == []
-    listener.close()
 
 
 # ------------------------------------------------------------------------------------ local files
@@ -228,9 +31,13 @@ def test_a_server_that_breaks_off_a_chunked_answer_is_named(tmp_path):
     (
         (b'"1","only two"\n', "line 1: 2 columns"),
         (ROWS.encode() + b'"5","a","b"\n', "line 3: label '5'"),
-        (b'"1","a","b\0"\n', "NUL|cannot be read"),
+        (b'"1","a","b\0"\n', "NUL"),
         ("1,café,noir\n".encode("latin-1"), "cannot be read"),
         (b"", "no rows"),
+        (ROWS.encode() + b'"2","a","b\n"3","c","d"\n', "line 3: no CSV"),
+        (ROWS.encode() + b'2,a,"b\n3,c,d"\n', "line 3: a quote that opens here closes in line 4"),
+        (ROWS.encode() + b'"2","a","b\n', "line 3: no CSV"),
+        (ROWS.encode() + b'"2","a","' + 9_999 * b"plain text without an end\n", "line 3: no CSV"),
     ),
 )
 def test_a_malformed_news_file_is_named_with_its_line(tmp_path, content, message):
@@ -238,6 +45,12 @@ def test_a_malformed_news_file_is_named_with_its_line(tmp_path, content, message
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
         ag_news.read_csv(path)
+
+
+def test_a_byte_order_mark_and_line_separators_belong_to_no_row(tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_bytes(b"\xef\xbb\xbf" + '"1","a\u2028b","c\rd"\r\n2,e,f\x85g\n'.encode())
+    assert ag_news.read_csv(path) == [(1, "a\u2028b c\rd"), (2, "e f\x85g")]
 
 
 def test_a_local_file_that_is_not_the_official_one_is_used_and_said(tmp_path):
@@ -288,6 +101,201 @@ def test_image_folders_with_faults_are_refused_by_name(tmp_path):
         cifar10.load("real", root)
 
 
+def test_image_folders_without_a_part_or_without_images_are_named(tmp_path):
+    root = image_folders(tmp_path / "a")
+    (root / "cifar10/test/dog/0.png").unlink()
+    with pytest.raises(ValueError, match=r"test holds no folders of images.*dog"):
+        cifar10.load("real", root)
+    shutil.rmtree(root / "cifar10" / "test")
+    with pytest.raises(ValueError, match=r"test holds no folders of images"):
+        cifar10.load("real", root)
+
+
+def swap(a, b):
+    content = a.read_bytes(), b.read_bytes()
+    a.write_bytes(content[1])
+    b.write_bytes(content[0])
+
+
+@pytest.mark.parametrize(
+    "change",
+    (
+        lambda root: swap(root / "train/cat/0.png", root / "train/dog/0.png"),
+        lambda root: swap(root / "train/cat/0.png", root / "test/cat/0.png"),
+        lambda root: (root / "train/cat/0.png").rename(root / "train/dog/1.png"),
+    ),
+    ids=("between classes", "between parts", "moved"),
+)
+def test_decoded_images_are_not_reused_once_a_file_has_changed(tmp_path, change):
+    """Names and sizes alone would not tell: every file is as long as every other."""
+    root = image_folders(tmp_path / "mine")
+    for i, path in enumerate(sorted((root / "cifar10").rglob("*.png"))):
+        Image.new("RGB", (32, 32), (i, 0, 0)).save(path.with_suffix(".bmp"))
+        path.with_suffix(".bmp").rename(path)
+    assert len({path.stat().st_size for path in (root / "cifar10").rglob("*.png")}) == 1
+    (root / "cifar10/train/cat/1.png").write_bytes((root / "cifar10/train/cat/0.png").read_bytes())
+    before = cifar10.load("real", root)
+    change(root / "cifar10")
+    after = cifar10.load("real", root)
+    fresh = {part: cifar10._read_folder(root / "cifar10" / part) for part in ("train", "test")}
+    for part, (images, labels) in fresh.items():
+        assert torch.equal(getattr(after, part)[0], images) and torch.equal(getattr(after, part)[1], labels)
+    assert not all(torch.equal(a, b) for a, b in zip(before.train + before.test, after.train + after.test))
+
+
+def test_another_folder_with_equal_names_and_sizes_is_decoded_by_itself(tmp_path):
+    for name, color in (("a", (1, 2, 3)), ("b", (3, 2, 1))):
+        image_folders(tmp_path / name)
+        for path in (tmp_path / name).rglob("*.png"):
+            Image.new("RGB", (32, 32), color).save(path, "BMP")
+    assert cifar10.load("real", tmp_path / "a").train[0][0, :, 0, 0].tolist() == [1, 2, 3]
+    assert cifar10.load("real", tmp_path / "b").train[0][0, :, 0, 0].tolist() == [3, 2, 1]
+
+
+def test_official_batches_that_are_damaged_are_named(tmp_path):
+    folder = tmp_path / "mine" / "cifar10" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    (folder / "data_batch_1").write_bytes(b"half")
+    with pytest.raises(ValueError, match="cifar-10-batches-py is damaged or incomplete: remove it"):
+        cifar10.load("real", tmp_path / "mine")
+
+
+@pytest.mark.parametrize(
+    ("pictures", "labels", "message"),
+    (
+        (torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.tensor([0, 10]), "label 10, expected 0 to 9"),
+        (torch.zeros(2, 3, 32, 32, dtype=torch.uint8), torch.tensor([-1, 3]), "label -1"),
+        (
+            torch.zeros(2, 3, 32, 32, dtype=torch.uint8),
+            torch.tensor([0.0, 1.0]),
+            r"float32, expected \(N\) torch.int64",
+        ),
+        (torch.zeros(2, 3, 32, 32), torch.tensor([0, 1]), "float32 for 2 labels"),
+        (torch.zeros(3, 3, 32, 32, dtype=torch.uint8), torch.tensor([0, 1]), "for 2 labels"),
+    ),
+)
+def test_labels_and_images_are_checked_where_they_are_loaded(pictures, labels, message, monkeypatch):
+    good = cifar10.load("sample")
+    monkeypatch.setattr(samples, "images", lambda: (good.train, (pictures, labels)))
+    with pytest.raises(ValueError, match=f"test: .*{message}"):
+        cifar10.load("sample")
+
+
+def test_news_labels_are_checked_where_they_are_loaded():
+    news = ag_news.load("sample")
+    with pytest.raises(ValueError, match="train: label 0, expected 1, 2, 3 or 4"):
+        replace(news, train=[(0, "text"), *news.train])
+
+
+# ------------------------------------------------------------------------------------ sentence pairs
+
+
+@pytest.mark.parametrize(
+    ("content", "pairs"),
+    (
+        (
+            "Go.\tVa\u2028 !\nRun\x85!\tCours\x0b !\x0c\x1c\n",
+            [("Go.", "Va\u2028 !"), ("Run\x85!", "Cours\x0b !\x0c\x1c")],
+        ),
+        ("Go.\tVa !\n\n\n", [("Go.", "Va !")]),
+        ("Go.\tVa !", [("Go.", "Va !")]),
+        ("\ufeffGo.\tVa !\r\nRun!\tCours !\r\n\r\n", [("Go.", "Va !"), ("Run!", "Cours !")]),
+        ("Go.\tVa\r !\tCC-BY 2.0\n", [("Go.", "Va\r !")]),
+    ),
+    ids=("separators", "empty last lines", "no last line feed", "from Windows", "lone carriage return"),
+)
+def test_pairs_end_at_line_feeds_alone(tmp_path, content, pairs):
+    (tmp_path / "eng-fra.txt").write_bytes(content.encode())
+    assert eng_fra.read_pairs(tmp_path / "eng-fra.txt") == pairs
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    (
+        (b"Go.\tVa !\n\nRun!\tCours !\n", "line 2: expected 'english<TAB>french', found ''"),
+        (b"Go.\tVa !\nRun!\n", "line 2: expected"),
+        (b"Go.\t \n", "line 1: expected"),
+        ("Go.\tça\n".encode("latin-1"), "not UTF-8"),
+        (b"\n", "no sentence pairs"),
+    ),
+)
+def test_a_malformed_translation_file_is_named_with_its_line(tmp_path, content, message):
+    (tmp_path / "eng-fra.txt").write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        prepareData("eng", "fra", folder=tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    (
+        ("I'm cold.", "i am cold ."),
+        ("He isn't here.", "He's not here."),
+        ("We aren't sure.", "we are not sure."),
+        ("You're late, I can't stay.", "you are late i cannot stay"),
+        ("She won't go, don't ask.", "She will not go; do not ask."),
+        ("They'll see I've won.", "they will see I have won"),
+    ),
+)
+def test_contractions_are_written_out(one, other):
+    forms = [eng_fra.normal_form(("Ça va.", text))[1].rstrip(" .") for text in (one, other)]
+    assert forms[0] == forms[1]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), (("Tom's car", "Tom is car"), ("I am ill.", "I am I will."), ("its", "it is"))
+)
+def test_what_is_no_contraction_stays(one, other):
+    assert eng_fra.normal_form(("", one)) != eng_fra.normal_form(("", other))
+
+
+def test_french_stays_as_it_is_normalized():
+    assert eng_fra.normal_form(("He s'il te plaît !", "Hey!")) == (normalizeString("He s'il te plaît !"), "hey !")
+
+
+def components(pairs):
+    """Groups by merging sets until nothing changes: slow, and another way than the one tested."""
+    groups = []
+    for row, pair in enumerate(pairs):
+        sides = set(enumerate(eng_fra.normal_form(pair)))
+        touching = [group for group in groups if group[1] & sides]
+        groups = [group for group in groups if not group[1] & sides]
+        groups.append(({row}.union(*(g[0] for g in touching)), sides.union(*(g[1] for g in touching))))
+    return {frozenset(rows) for rows, _ in groups}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_groups_are_the_connected_components_and_do_not_leak(seed):
+    rng = random.Random(seed)
+    words = "abcdefghijklmnopqrstuvwxyz"
+    pairs = [
+        [
+            f"je {rng.choice(words)}{rng.choice('xyz')}",
+            f"{rng.choice(['I am', 'i m'])} {rng.choice(words)}{rng.choice('xyz')}",
+        ]
+        for _ in range(90)
+    ]
+    groups = eng_fra.sentence_groups(pairs)
+    assert {frozenset(r for r in range(90) if groups[r] == g) for g in set(groups)} == components(pairs)
+    assert list(dict.fromkeys(groups)) == list(range(len(set(groups)))) and 1 < len(set(groups)) < 90
+    test = [row for row in range(90) if groups[row] % 3 == 0]
+    train = [row for row in range(90) if groups[row] % 3]
+    assert eng_fra.leak(pairs, train, test) == 0
+
+
+def test_a_leak_is_counted_in_both_languages_up_to_contractions():
+    pairs = [
+        ["je suis la .", "i m here ."],
+        ["je suis la .", "i am there ."],
+        ["j y suis .", "i am here ."],
+        ["va .", "go ."],
+    ]
+    assert eng_fra.leak(pairs, [0], [1, 2, 3]) == pytest.approx(2 / 3)
+    assert eng_fra.leak(pairs, [3], [0, 1, 2]) == 0
+    assert eng_fra.sentence_groups(pairs) == [0, 0, 0, 1]
+    with pytest.raises(ValueError, match="no test rows"):
+        eng_fra.leak(pairs, [0], [])
+
+
 # ------------------------------------------------------------------------------------ samples
 
 
@@ -316,8 +324,6 @@ def test_sentence_samples_agree_in_gender_and_number(english, french):
 
 
 def test_sentence_samples_elide_and_pass_the_filter():
-    from data.data import PREFIXES, normalizeString
-
     pairs = samples.sentence_pairs()
     text = " ".join(f for _, f in pairs)
     assert "l'école" in text and "n'est" in text and "du jardin" in text and "mon église" in text
