@@ -6,7 +6,6 @@ Usage: python -m tools.site [--out build/site]
 import argparse
 import html
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from nbconvert import HTMLExporter
 from nbformat import NotebookNode
 from pygments.formatters import HtmlFormatter
 
+from tools.folders import fresh_folder
 from tools.notebooks import EMPTIED, ROOT, TASKS, results, tags
 
 STYLE = """
@@ -85,8 +85,8 @@ def body(notebook: NotebookNode) -> str:
         elif tags(cell) & EMPTIED and not cell.outputs:
             note = "<p class='left-out'>Left out: it shows data that is not ours, or lives in a notebook only.</p>"
             cell.outputs = [nbformat.v4.new_output("display_data", data={"text/html": note})]
-    made, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
-    return made
+    content, _ = HTMLExporter(template_name="basic").from_notebook_node(notebook)
+    return content
 
 
 def title(notebook: NotebookNode) -> str:
@@ -98,24 +98,28 @@ def index(notebooks: dict[str, NotebookNode]) -> str:
     parts = ["<h1>Homework 4, executed</h1>"]
     for name, notebook in notebooks.items():
         parts.append(f"<h2><a href='{name}.html'>{html.escape(title(notebook))}</a></h2>")
-        for said in results(notebook):
+        for result in results(notebook):
             parts.append(
-                f"<p>{said['metric']}: <strong>{said['value']:.2f}</strong>, bar {said['bar']:g}; {said['data']} data, "
-                f"{said['test_size']:,} test examples; {said['device']}, {said['seconds'] / 60:.0f} minutes</p>"
+                f"<p>{result['metric']}: <strong>{result['value']:.2f}</strong>, target {result['target']:g}; "
+                f"{result['data']} data, {result['test_size']:,} test examples; {result['device']}, "
+                f"{result['seconds'] / 60:.0f} minutes</p>"
             )
     return "\n".join(parts)
 
 
 def build(folder: Path, root: Path = ROOT) -> list[Path]:
-    """Write the pages into ``folder``, which is made anew; returns them, the index first."""
+    """Write the pages into ``folder``, in place of those of an earlier call; returns them, the index first.
+
+    Raises:
+        FileExistsError: if there is a folder that this tool did not make.
+    """
     notebooks = {name: nbformat.read(root / f"{name}.ipynb", as_version=4) for name in TASKS}
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
+    fresh_folder(folder, "tools.site")
     light, dark = (HtmlFormatter(style=style).get_style_defs(".highlight") for style in ("default", "github-dark"))
     dark = re.sub(r"background: #[0-9a-f]+", "background: none", dark)
     (folder / "style.css").write_text(f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n{STYLE}")
-    named = {"index": "All three"} | {name: name for name in notebooks}
-    links = "".join(f"<a href='{name}.html'>{text}</a>" for name, text in named.items())
+    labels = {"index": "All three"} | {name: name for name in notebooks}
+    links = "".join(f"<a href='{name}.html'>{text}</a>" for name, text in labels.items())
     contents = {"index": ("Homework 4", index(notebooks))}
     contents |= {name: (title(notebook), body(notebook)) for name, notebook in notebooks.items()}
     for name, (heading, content) in contents.items():
@@ -127,7 +131,11 @@ def build(folder: Path, root: Path = ROOT) -> list[Path]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=ROOT / "build" / "site")
-    pages = build(parser.parse_args().out)
+    try:
+        pages = build(parser.parse_args().out)
+    except OSError as error:
+        print(f"no pages written: {error}", file=sys.stderr)
+        return 1
     print(f"{pages[0]}: {len(pages)} pages, {sum(page.stat().st_size for page in pages) / 1e6:.1f} MB")
     return 0
 

@@ -1,4 +1,4 @@
-"""Pack the homework for handing in: the three notebooks and what they import, checked first.
+"""Pack the homework for handing in: the three notebooks, checked first and able to run alone, and the packages.
 
 Usage: python -m tools.submission 2024-20000 [--out build]
 """
@@ -12,9 +12,11 @@ from pathlib import Path
 import nbformat
 from nbformat import NotebookNode
 
-from tools.notebooks import ROOT, TASKS, code_hash, results
+from common.files import atomic_write
+from tools.notebooks import ROOT, TASKS, fingerprint, results
+from tools.standalone import standalone
 
-PACKED = ("hw4_*.ipynb", "common/*.py", "data/*.py", "requirements.txt", "README.md")
+PACKED = ("common/*.py", "data/*.py", "requirements.txt", "README.md", "LICENSE")  # beside the notebooks
 LEFTOVERS = r"\b(TODO|FIXME|XXX)\b|\bbreakpoint\(|\bpdb\b|^\s*#\s*print\("
 
 
@@ -22,7 +24,7 @@ def faults(name: str, notebook: NotebookNode) -> list[str]:
     """What keeps a notebook from being handed in."""
     found, stated = [], results(notebook)
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    if notebook.metadata.get("hw4", {}).get("code_sha256") != code_hash(notebook):
+    if notebook.metadata.get("hw4", {}).get("fingerprint") != fingerprint(notebook):
         found.append("its outputs are not those of its code: run make notebooks")
     if [cell.execution_count for cell in cells] != list(range(1, len(cells) + 1)):
         found.append("its cells were not run once from top to bottom")
@@ -37,7 +39,7 @@ def faults(name: str, notebook: NotebookNode) -> list[str]:
     elif stated[0]["data"] != "real":
         found.append(f"its result is on {stated[0]['data']} data, expected real")
     elif not stated[0]["passed"]:
-        found.append(f"its {stated[0]['metric']} is {stated[0]['value']}, the bar is {stated[0]['bar']}")
+        found.append(f"its {stated[0]['metric']} is {stated[0]['value']}, the target is {stated[0]['target']}")
     return [f"{name}: {fault}" for fault in found]
 
 
@@ -46,18 +48,21 @@ def pack(student: str, folder: Path, root: Path = ROOT) -> Path:
 
     Raises:
         ValueError: for a student ID of another form, or notebooks that are not ready; it lists every fault.
+        OSError: if the folder cannot be written.
     """
     if not re.fullmatch(r"\d{4}-\d{5}", student):
         raise ValueError(f"student ID {student!r}: expected the form 2024-20000")
-    found = [fault for name in TASKS for fault in faults(name, nbformat.read(root / f"{name}.ipynb", as_version=4))]
+    notebooks = {name: nbformat.read(root / f"{name}.ipynb", as_version=4) for name in TASKS}
+    found = [fault for name, notebook in notebooks.items() for fault in faults(name, notebook)]
     if found:
         raise ValueError("the notebooks are not ready:\n  " + "\n  ".join(found))
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{student}.zip"
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, notebook in notebooks.items():
+            archive.writestr(f"{name}.ipynb", f"{nbformat.writes(standalone(notebook, root))}\n")
         for pattern in PACKED:
-            for file in sorted(root.glob(pattern)):
-                archive.write(file, file.relative_to(root))
+            for source in sorted(root.glob(pattern)):
+                archive.write(source, source.relative_to(root))
     return path
 
 
@@ -68,7 +73,7 @@ def main() -> int:
     arguments = parser.parse_args()
     try:
         path = pack(arguments.student, arguments.out)
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         print(f"no submission written: {error}", file=sys.stderr)
         return 1
     with zipfile.ZipFile(path) as archive:
