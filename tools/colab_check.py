@@ -1,8 +1,8 @@
 """Open the project as Colab would, on Colab's own Python: a throw-away Debian root that holds what a stock Colab has.
 
-Each notebook runs twice on samples, with a stand-in for ``google.colab``: opened from ``/content`` with the project on a
-Drive that appears when it is mounted, and standalone in an empty folder, where Drive refuses. The last table tells what
-the setup cell installed or changed. Needs root rights, Debian's debootstrap, a network, 8 GB of disk and half an hour.
+Each notebook runs twice on samples, with a stand-in for ``google.colab``: opened from ``/content`` with the project on
+a Drive that appears when it is mounted, and standalone in an empty folder, where Drive refuses. The last table tells
+what the setup cell installed or changed. Needs root rights, Debian's debootstrap, a network, 8 GB and half an hour.
 
 Usage: python -m tools.colab_check [--root build/colab] [--keep] [--write]
 """
@@ -18,6 +18,7 @@ from pathlib import Path
 from tools import standalone, tables
 from tools.folders import check_folder, fresh_folder
 from tools.notebooks import ROOT, TASKS, copy_project
+from tools.publish import publish
 
 # Colab's own, too old for the papermill that the tests run, and therefore not in constraints.txt.
 RUNTIME = ["ipython==7.34.0", "ipykernel==6.17.1", "ipywidgets==7.7.1", "nbclient==0.10.4"]
@@ -81,10 +82,11 @@ def put_project(root: Path) -> None:
     """Put the project on Drive, its notebooks into /content, standalone ones into /alone/<name>; and the stand-in."""
     for place in ("hidden-drive", "content", "alone"):
         shutil.rmtree(root / place, ignore_errors=True)
-    copy_project(root / "hidden-drive" / "hw4")
+    project = copy_project(root / "hidden-drive" / "hw4")
+    publish("", root=project)  # a published setup cell would clone it instead
     (root / "content").mkdir()
     for name in TASKS:
-        shutil.copy(ROOT / f"{name}.ipynb", root / "content")
+        shutil.copy(project / f"{name}.ipynb", root / "content")
     for path in standalone.build(root / "alone"):
         path.with_suffix("").mkdir()
         path.rename(path.with_suffix("") / path.name)
