@@ -1,0 +1,1 @@
+"""Points for the assignment's questions, for any notebook: see docs/grader.md."""
