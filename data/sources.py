@@ -228,12 +228,12 @@ def _read(response: http.client.HTTPResponse, size: int) -> bytes:
         raise _GivenUp(f"it broke off ({error})") from error
 
 
-def _receive(url: str, part: _Part, name: str, hurry: bool) -> None:
+def _receive(url: str, part: _Part, hurry: bool) -> None:
     """Append to the part what it lacks."""
     response, end = _open(url, part)
-    what = f"{name} from {_host(response.geturl())}"
     size = {"total": part.total, "initial": part.held, "unit": "B", "unit_scale": True}
-    shown = tqdm(desc=what, **size, leave=False, file=sys.stdout, ncols=110)  # with the rate and the time left
+    # The line ends with the rate and the time left; behind a longer text they would be cut off.
+    shown = tqdm(desc=_host(response.geturl()), **size, leave=False, file=sys.stdout, ncols=110)
     began = mark = time.monotonic()
     received = judged = 0
     with response, shown:
@@ -268,7 +268,7 @@ def _fetch(url: str, part: _Part, name: str, check: Callable[[Path], None], hurr
     for _ in range(REQUESTS):
         try:
             _connect(url)
-            _receive(url, part, name, hurry)
+            _receive(url, part, hurry)
         except _GivenUp as error:
             if hurry or part.held <= furthest:
                 raise

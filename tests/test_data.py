@@ -40,7 +40,7 @@ def cache(tmp_path, monkeypatch):
         (ROWS.encode() + b'"2","a","' + 9_999 * b"plain text without an end\n", "line 3: no CSV"),
     ),
 )
-def test_a_malformed_news_file_is_named_with_its_line(tmp_path, content, message):
+def test_a_malformed_news_file_is_refused_with_its_line(tmp_path, content, message):
     path = tmp_path / "train.csv"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
@@ -53,7 +53,7 @@ def test_a_byte_order_mark_and_line_separators_belong_to_no_row(tmp_path):
     assert ag_news.read_csv(path) == [(1, "a\u2028b c\rd"), (2, "e f\x85g")]
 
 
-def test_a_local_file_that_is_not_the_official_one_is_used_and_said(tmp_path):
+def test_a_local_file_that_is_not_the_official_one_is_used_and_described(tmp_path):
     folder = tmp_path / "mine" / "ag_news"
     folder.mkdir(parents=True)
     for part in ("train", "test"):
@@ -219,7 +219,7 @@ def test_pairs_end_at_line_feeds_alone(tmp_path, content, pairs):
         (b"\n", "no sentence pairs"),
     ),
 )
-def test_a_malformed_translation_file_is_named_with_its_line(tmp_path, content, message):
+def test_a_malformed_translation_file_is_refused_with_its_line(tmp_path, content, message):
     (tmp_path / "eng-fra.txt").write_bytes(content)
     with pytest.raises(ValueError, match=message):
         prepareData("eng", "fra", folder=tmp_path)

