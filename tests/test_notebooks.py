@@ -203,7 +203,7 @@ def test_what_the_handout_forbids_is_not_even_mentioned(name):
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_the_setup_cell_is_short_folded_and_the_same_in_all_three(name):
     cell = code_cells(read(name))[0]
-    assert cell.source == code_cells(read(NOTEBOOKS[0]))[0].source and len(cell.source.splitlines()) <= 35
+    assert cell.source == code_cells(read(NOTEBOOKS[0]))[0].source and len(cell.source.splitlines()) <= 30
     assert cell.metadata["cellView"] == "form" and not cell.outputs
 
 

@@ -5,7 +5,16 @@ import sys
 
 import pytest
 
+from common import tracking
 from tools.notebooks import ROOT
+
+
+def test_a_resumed_run_holds_each_step_once_whatever_was_logged_before_the_kill(tmp_path):
+    for finished, steps in ((0, (1, 2, 3, 4)), (2, (3, 4, 5))):
+        with tracking.open_run(tmp_path, finished) as writer:
+            for step in steps:
+                writer.add_scalar("loss/train", step + finished / 8, step)
+    assert tracking.read_run(tmp_path) == {"loss/train": ([1, 2, 3, 4, 5], [1.0, 2.0, 3.25, 4.25, 5.25])}
 
 
 @pytest.mark.slow
