@@ -94,10 +94,6 @@ def fingerprint(notebook: NotebookNode, root: Path = ROOT) -> str:
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 
 
-def code_hash(notebook: NotebookNode) -> str:  # until the submission uses the fingerprint
-    return fingerprint(notebook)
-
-
 def read(name: str) -> NotebookNode:
     """One of the three saved notebooks."""
     return nbformat.read(ROOT / f"{name}.ipynb", as_version=4)
