@@ -43,7 +43,7 @@ quick: $(INSTALLED)  ## runs the tests that take seconds
 	$(PY) -m pytest -m "not slow and not browser"
 
 grade: $(INSTALLED)  ## grades the notebooks, or FILE=other.ipynb, or a folder of submissions DIR=... (their code is executed!)
-	$(PY) -m grader $(if $(FILE),"$(FILE)") $(if $(DIR),"$(DIR)") $(RECORD)
+	$(if $(WRITE),$(PY) -m tools.tables grade) $(PY) -m grader $(if $(FILE)$(DIR),"$(FILE)$(DIR)")
 
 mutants: $(INSTALLED)  ## puts mutations into copies of the code and reports which the tests catch
 	$(PY) -m tools.mutants $(RECORD)

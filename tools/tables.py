@@ -4,6 +4,7 @@ import ast
 import datetime
 import re
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,3 +99,17 @@ def changed_since(name: str, root: Path = ROOT) -> list[str]:
         if "" in versions or _code(path, versions[0]) != _code(path, versions[1]):
             changed.append(path)
     return changed
+
+
+def main() -> int:
+    """Run a command and put what it prints into docs/: ``python -m tools.tables NAME COMMAND ...``."""
+    name, *command = sys.argv[1:]
+    commit = current_commit(name)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    print(done.stdout, end="")
+    write(name, ["```", *(line.rstrip() for line in done.stdout.strip().splitlines()), "```"], commit)
+    return done.returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
