@@ -113,7 +113,9 @@ class _Reader(ast.NodeVisitor):
             return None
         called = self.path(node.func) or getattr(node.func, "id", None)
         if called in ("getattr", "builtins.getattr") and len(node.args) >= 2 and (base := self.path(node.args[0])):
-            return f"{base}.{node.args[1].value if isinstance(node.args[1], ast.Constant) else '?'}"
+            if isinstance(node.args[1], ast.Constant):
+                return f"{base}.{node.args[1].value}"
+            return f"{base}.?" if base in MODULES else None
         if called in ("__import__", "importlib.import_module") and node.args:
             name = str(getattr(node.args[0], "value", "torch.?"))
             return name if called.startswith("importlib") or len(node.args) > 1 else name.split(".")[0]

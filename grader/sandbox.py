@@ -27,7 +27,7 @@ BESIDE = ("common", "data", "requirements.txt", "constraints.txt")  # what a not
 MEMORY, PROCESSES, FILE_SIZE, FOLDER_SIZE = 3 << 30, 64, 100 << 20, 300 << 20  # bytes, but for the processes
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _NEWNS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = 0x20000, 0x08000000, 0x10000000, 0x20000000, 0x40000000
-_PRIVATE, _NOSUID, _NODEV = 0x40000 | 0x4000, 2, 4  # mount flags; private goes for the whole tree
+_PRIVATE, _BIND, _NOSUID, _NODEV = 0x40000 | 0x4000, 0x1000 | 0x4000, 2, 4  # mount flags; the first two recursive
 _MOUNT_SETATTR, _AT_FDCWD, _AT_RECURSIVE, _ATTR_RDONLY = 442, -100, 0x8000, 1
 _PDEATHSIG, _DUMPABLE, _NO_NEW_PRIVS = 1, 4, 38  # prctl
 
@@ -50,12 +50,28 @@ def _isolate(folder: str) -> str:
     attributes = (ctypes.c_uint64 * 4)(_ATTR_RDONLY, 0, 0, 0)
     try:
         _call("mount", b"none", b"/", None, _PRIVATE, None)
+        if not uid:
+            _show(folder, [Path(sys.base_prefix), Path(sys.prefix), ROOT])
         _call("syscall", _MOUNT_SETATTR, _AT_FDCWD, b"/", _AT_RECURSIVE, ctypes.byref(attributes), 32)
         options = f"size={FOLDER_SIZE},mode=1777".encode()
         _call("mount", b"tmpfs", folder.encode(), b"tmpfs", _NOSUID | _NODEV, options)
     except OSError as error:
         return f"files were not made read-only ({error.strerror})"
     return ""
+
+
+def _show(folder: str, needed: list[Path]) -> None:
+    """Where only root may look into a directory, leave in it just what the worker needs to read."""
+    for hidden in sorted({p for path in needed for p in path.parents if not p.stat().st_mode & 1}):
+        inside = [path for path in dict.fromkeys(needed) if hidden in path.parents]
+        stash = [Path(folder, f"{hidden.name}-{number}") for number in range(len(inside))]
+        for path, place in zip(inside, stash, strict=True):
+            place.mkdir()
+            _call("mount", str(path).encode(), str(place).encode(), None, _BIND, None)
+        _call("mount", b"tmpfs", str(hidden).encode(), b"tmpfs", _NOSUID | _NODEV, b"mode=755")
+        for path, place in zip(inside, stash, strict=True):
+            path.mkdir(parents=True, exist_ok=True)
+            _call("mount", str(place).encode(), str(path).encode(), None, _BIND, None)
 
 
 def _restrict(seconds: int, folder: str, isolated: bool) -> None:
