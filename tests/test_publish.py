@@ -45,7 +45,7 @@ def test_there_and_back_again_leaves_every_byte(project):
     publish("", root=project)
     before = contents(project)
     assert len(publish("owner/name", "dev", project)) == 4 and contents(project) != before
-    assert len(publish("", root=project)) == 4 and contents(project) == before
+    assert len(publish("", "dev", project)) == 4 and contents(project) == before
     assert publish("", root=project) == []
 
 
