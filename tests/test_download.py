@@ -276,6 +276,7 @@ def test_a_server_without_proper_ranges_sends_all_of_it(server, tmp_path, second
     server.answers |= {"/first": ranges(stop=20_000), "/second": second}
     sources.download([f"{server.url}/first", f"{server.url}/second"], tmp_path / "file", is_body)
     assert server.asked[1] == ("/second", "bytes=20000-")
+    assert server.asked[2:] in ([], [("/second", None)])
     assert (tmp_path / "file").read_bytes() == BODY
 
 
@@ -383,6 +384,11 @@ def tar(**members: str | bytes) -> bytes:
     return buffer.getvalue()
 
 
+def damaged(body: bytes) -> bytes:
+    middle = len(body) // 2
+    return body[:middle] + bytes(64) + body[middle + 64 :]
+
+
 @pytest.fixture
 def news(monkeypatch):
     digest = hashlib.md5(ROWS.encode()).hexdigest()
@@ -415,7 +421,7 @@ def test_news_come_out_of_the_archive_where_the_files_cannot_be_had(server, monk
         (tar(**{"train.csv": "1,other,text"}), "its md5 is"),
         (tar(**{"test.csv": ROWS}), r"an archive without a readable train\.csv"),
         (tar(**{"train.csv": random.Random(1).randbytes(9_000)})[:5_000], "an archive without a readable"),
-        (tar(**{"train.csv": ROWS})[:40] + b"\xff" * 40, "an archive without a readable"),
+        (damaged(tar(**{"train.csv": str(list(range(20_000)))})), "an archive without a readable.*invalid"),
     ),
     ids=("other content", "no member", "cut short", "damaged"),
 )
