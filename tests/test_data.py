@@ -122,7 +122,7 @@ def swap(a, b):
     (
         lambda root: swap(root / "train/cat/0.png", root / "train/dog/0.png"),
         lambda root: swap(root / "train/cat/0.png", root / "test/cat/0.png"),
-        lambda root: (root / "train/cat/0.png").rename(root / "train/dog/1.png"),
+        lambda root: (root / "train/cat/1.png").rename(root / "train/deer/1.png"),
     ),
     ids=("between classes", "between parts", "moved"),
 )
@@ -133,7 +133,8 @@ def test_decoded_images_are_not_reused_once_a_file_has_changed(tmp_path, change)
         Image.new("RGB", (32, 32), (i, 0, 0)).save(path.with_suffix(".bmp"))
         path.with_suffix(".bmp").rename(path)
     assert len({path.stat().st_size for path in (root / "cifar10").rglob("*.png")}) == 1
-    (root / "cifar10/train/cat/1.png").write_bytes((root / "cifar10/train/cat/0.png").read_bytes())
+    (root / "cifar10/train/deer/0.png").rename(root / "cifar10/train/deer/2.png")
+    shutil.copy(root / "cifar10/train/dog/0.png", root / "cifar10/train/cat/1.png")
     before = cifar10.load("real", root)
     change(root / "cifar10")
     after = cifar10.load("real", root)

@@ -386,7 +386,7 @@ def tar(**members: str | bytes) -> bytes:
 
 def damaged(body: bytes) -> bytes:
     middle = len(body) // 2
-    return body[:middle] + bytes(64) + body[middle + 64 :]
+    return body[:middle] + b"\xff" * 64 + body[middle + 64 :]
 
 
 @pytest.fixture
@@ -421,7 +421,7 @@ def test_news_come_out_of_the_archive_where_the_files_cannot_be_had(server, monk
         (tar(**{"train.csv": "1,other,text"}), "its md5 is"),
         (tar(**{"test.csv": ROWS}), r"an archive without a readable train\.csv"),
         (tar(**{"train.csv": random.Random(1).randbytes(9_000)})[:5_000], "an archive without a readable"),
-        (damaged(tar(**{"train.csv": str(list(range(20_000)))})), "an archive without a readable.*invalid"),
+        (damaged(tar(**{"train.csv": str(list(range(20_000)))})), "an archive without a readable.*while decompressing"),
     ),
     ids=("other content", "no member", "cut short", "damaged"),
 )
