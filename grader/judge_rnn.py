@@ -294,16 +294,26 @@ def train_and_evaluate_average_over_texts(student: Student) -> None:
     p = (hidden @ weight(model, "W_hy") + weight(model, "b_hy").flatten()).softmax(0)
     best = int(p.argmax())
     label = torch.tensor([best] * 3 + [(best + 1) % 4] * 4 + [(best + 2) % 4] * 3)
-    loss, accuracy = -p[label].log().mean().item(), 30.0
+    expected = {(-p[label].log().mean().item(), 30.0)}
+    try:  # by the notebook's own loss, which 1(d) judges
+        loss, correct, _ = loss_of(student, p.repeat(10, 1), label)
+        expected |= {(loss.item() / n, 10 * float(correct)) for n in (1, 10)}
+    except (Wrong, TypeError, ValueError):
+        pass
     text, length = torch.randint(1, VOCABULARY, (5, 10)), torch.full((10,), 5)
     parts = [[text[:, a:b], label[a:b], length[a:b]] for a, b in ((0, 7), (7, 9), (9, 10))]
     student.ask("make", key="loader", kind="loader", batches=parts, count=10)
     scheduler(student, 0.0)
     for what, args in (("evaluate", ["model", "loader"]), ("train", ["model", "loader", "scheduler"])):
         found = pair(student.call(what, *map(Ref, args)), what)
-        require(math.isclose(found[0], loss, abs_tol=2e-3) and math.isclose(found[1], accuracy, abs_tol=1e-2),
-                f"{what} returned ({found[0]:.4f}, {found[1]:.2f}) for three batches of unequal size, expected the "
-                f"averages over texts ({loss:.4f}, {accuracy:.2f})")  # fmt: skip
+        agrees = any(math.isclose(a, b, abs_tol=2e-3) and math.isclose(found[1], c, abs_tol=1e-2)
+                     for a, (b, c) in ((found[0], value) for value in expected))  # fmt: skip
+        loss, accuracy = max(expected, key=lambda value: value[1] == 30.0)
+        require(
+            agrees,
+            f"{what} returned ({found[0]:.4f}, {found[1]:.2f}) for three batches of unequal size, expected the "
+            f"averages over texts ({loss:.4f}, {accuracy:.2f})",
+        )
 
 
 @check(NAME, "1e")

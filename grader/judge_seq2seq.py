@@ -164,7 +164,7 @@ def encoder_reads_the_sentence_with_an_lstm(student: Student) -> None:
     setting, model = translator(student)
     require(model.of_class("LSTMEncoder"), "the model holds no LSTMEncoder")
     src, trg = setting.batch((8, 8))
-    _, answer = output_of(student, setting, src, trg, trace=True)
+    answer = student.call("model", src, trg, trace=True)
     encodings = calls_of(answer["trace"], "LSTMEncoder")
     require(encodings, "the model never calls its encoder")
     names = {name for call in encodings for step, name, _, _ in call["steps"] if step == "op"}
@@ -174,7 +174,7 @@ def encoder_reads_the_sentence_with_an_lstm(student: Student) -> None:
     if states := encoder_states(encodings, 2, setting.hid):
         changed = src.clone()
         changed[0, 1] = src[0, 2]
-        _, other = output_of(student, setting, changed, trg, trace=True)
+        other = student.call("model", changed, trg, trace=True)
         again = encoder_states(calls_of(other["trace"], "LSTMEncoder"), 2, setting.hid)
         require(
             not is_close(states[0][0, -1], again[0][0, -1], 1e-9),
@@ -187,8 +187,7 @@ def decoder_attends_to_the_encoders_states_by_dot_product(student: Student) -> N
     setting, model = translator(student)
     src, trg = setting.batch((8, 8, 4))
     rows, hid = [0, 1], setting.hid  # the full sentences, so that masks of padding make no difference
-    _, answer = output_of(student, setting, src, trg, trace=True)
-    steps, found = answer["trace"], []
+    steps, found = student.call("model", src, trg, trace=True)["trace"], []
     decodings = calls_of(steps, "AttnLSTMDecoder")
     states = encoder_states(calls_of(steps, "LSTMEncoder"), 3, hid)
     if not decodings:  # the model decodes all words at once: judge one step of the decoder alone
@@ -224,8 +223,8 @@ def no_ready_made_attention_is_used(student: Student) -> None:
     require(not found, "; ".join(found[:3]))
     setting, model = translator(student)
     found = module_violations([module[:3] for module in model.modules], RULES[NAME])
-    _, answer = output_of(student, setting, *setting.batch((8, 8)), trace=True)
-    found += [f"{name} is called" for name in call_violations(answer["names"], RULES[NAME])]
+    names = student.call("model", *setting.batch((8, 8)), trace=True)["names"]
+    found += [f"{name} is called" for name in call_violations(names, RULES[NAME])]
     require(not found, "; ".join(found[:3]))
 
 

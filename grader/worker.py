@@ -6,6 +6,7 @@ It decides nothing: whatever the notebook has done to this process, the verdict 
 import ast
 import importlib
 import inspect
+import os
 import re
 import signal
 import socket
@@ -318,6 +319,7 @@ class Worker:
 
 def serve(connection: socket.socket) -> None:
     """Answer the judge's requests until it hangs up."""
+    os.register_at_fork(after_in_child=connection.close)  # what a notebook forks has nothing to tell the judge
     np.random.seed(0)
     standins.move_cache(Path.cwd())
     worker = Worker(connection)
