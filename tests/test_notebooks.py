@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from tools import overview
-from tools.globals import global_reads
+from tools.globals import global_reads, needed_cells
 from tools.notebooks import EMPTIED, ROOT, TASKS, clean, fingerprint, printed, read, results, tags
 
 NOTEBOOKS = tuple(TASKS)
@@ -172,6 +172,32 @@ def test_reads_of_other_cells_values_are_found_and_nothing_else(source, found):
 def test_a_constant_computed_from_a_value_is_a_value():
     reads = global_reads(notebook_of("n = int('3')", "LIMITS = (1, n)", "def f():\n    return LIMITS"))
     assert [str(read_) for read_ in reads] == ["cell 2: f reads LIMITS, made in cell 1: make it an argument"]
+
+
+@pytest.mark.parametrize(
+    ("target", "needed"),
+    (
+        ("train(model, data)", [0, 1, 3, 5]),
+        ("Big()", [0, 2]),
+        ("print(rate)", [6, 7]),
+        ("x = [unused for unused in range(3)]", []),
+        ("class C:\n    y = [maximum for _ in range(2)]", [4]),
+    ),
+)
+def test_the_cells_that_a_cell_needs_are_found_in_their_order(target, needed):
+    cells = (
+        "import torch",
+        "def train(model, data):\n    return torch.sum(data)",
+        "class Big:\n    size = torch.tensor(3)",
+        "data = [1]",
+        "model = 'another'\nmaximum = 3",
+        "model = 'trained'",
+        "rate = 1",
+        "if rate:\n    rate = 2",  # perhaps: the cell before counts too
+        target,
+        "model = 'later'",
+    )
+    assert needed_cells(notebook_of(*cells), [8]) == needed
 
 
 # ------------------------------------------------------------------------------------ form

@@ -1,15 +1,17 @@
 """Kill trainings at random moments, resume them, and compare what comes out with an undisturbed run.
 
-The cells of a notebook are executed up to its first training, on samples and with small settings; then the cells tagged
-``train`` run in processes of their own. SIGKILL meets these at random times, in the middle of writing a checkpoint, and
-just before and just after the finished file gets its name; the next process resumes from what is left. In the end all
-models must equal those of a run that nobody disturbed, bit for bit, and TensorBoard's curves must have the same points.
+The cells of a notebook that its training needs are executed on small samples and with small settings; then the cells
+tagged ``train`` run in processes of their own. SIGKILL meets these at random times, in the middle of writing a
+checkpoint, and just before and just after the finished file gets its name; the next process resumes from what is left.
+In the end all models must equal those of a run that nobody disturbed, bit for bit, and TensorBoard's curves must have
+the same points.
 
 Usage: python -m tools.chaos [--kills 20] [--seed 1] [--write] [rnn] [seq2seq] [vit]
 """
 
 import argparse
 import contextlib
+import functools
 import linecache
 import os
 import random
@@ -24,11 +26,22 @@ import matplotlib
 import torch
 
 from common import checkpoint, files, session, tracking
+from data import samples
 from tools import tables
+from tools.globals import needed_cells
 from tools.notebooks import TASKS, chosen, python, read, tags
 
 RUNS = "build/chaos"  # relative: each process resumes in a working folder of its own
-SETTINGS = {"rnn": {}, "seq2seq": {}, "vit": {}}
+SETTINGS = {
+    "rnn": {"input_size": 16, "hidden_size": 32, "batch_size": 16, "validation": 50},
+    "seq2seq": {"emb_dim": 16, "hid_dim": 16, "batch_size": 32},
+    "vit": {"dim": 16, "depth": 2, "num_heads": 2, "mlp_dim": 32, "batch_size": 20, "full_epochs": 2},
+}
+SIZES = {  # of the generated samples
+    "news": {"train_size": 300, "test_size": 20},
+    "sentence_pairs": {"count": 300},
+    "images": {"train_size": 120, "test_size": 20},
+}
 AIMED = ("half written", "before its name", "after its name")  # moments of writing the checkpoint's file
 WEIGHTS = "weights.pt"
 
@@ -41,22 +54,22 @@ def execute(name: str, number: int, source: str, namespace: dict) -> None:
 
 
 def prepare(name: str, settings: dict[str, object]) -> tuple[dict, list[tuple[int, str]]]:
-    """Execute a notebook up to its first training; returns its names and the cells that train."""
-    cells = [(i, cell) for i, cell in enumerate(read(name).cells) if cell.cell_type == "code"]
-    training = [(i, python(cell)) for i, cell in cells if "train" in tags(cell)]
+    """Execute the cells of a notebook that its training needs; returns their names and the cells that train."""
+    notebook = read(name)
+    training = [i for i, cell in enumerate(notebook.cells) if "train" in tags(cell)]
     if not training:
         raise ValueError(f"{name} has no cell tagged 'train'")
-    kept = {key: value for key, value in os.environ.items() if key.startswith("HW4_")}
-    for key in kept:
+    for key in [key for key in os.environ if key.startswith("HW4_")]:
         del os.environ[key]
     for key, value in {**settings, "data": "sample", "device": "cpu", "runs": RUNS}.items():
         os.environ[f"HW4_{key.upper()}"] = str(value)
+    for function, sizes in SIZES.items():
+        setattr(samples, function, functools.partial(getattr(samples, function), **sizes))
     module = types.ModuleType(name)
     sys.modules[name] = module
-    for i, cell in cells:
-        if i < training[0][0]:
-            execute(name, i, python(cell), module.__dict__)
-    return module.__dict__, training
+    for number in needed_cells(notebook, training):
+        execute(name, number, python(notebook.cells[number]), module.__dict__)
+    return module.__dict__, [(i, python(notebook.cells[i])) for i in training]
 
 
 def arm(moment: str, checkpoints: int) -> None:

@@ -1,4 +1,4 @@
-"""Find the functions of a notebook that read a value made by another cell instead of taking it as an argument."""
+"""Which cell uses what: functions that read a value of another cell, and the cells that a cell needs."""
 
 import ast
 import symtable
@@ -90,3 +90,30 @@ def global_reads(notebook: NotebookNode) -> list[Read]:
         if name in values and number not in values[name]
     }
     return sorted(found, key=lambda read: (read.cell, read.function, read.name))
+
+
+def _used(table: symtable.SymbolTable) -> set[str]:
+    """The global names that a cell uses, at its top or in any function or class."""
+    at_top = table.get_type() == "module"
+    names = {s.get_name() for s in table.get_symbols() if s.is_referenced() and (at_top or s.is_global())}
+    return names.union(*map(_used, table.get_children()))
+
+
+def needed_cells(notebook: NotebookNode, targets: list[int]) -> list[int]:
+    """The cells before the first target that make, directly or not, the names that the targets use."""
+    trees = {i: ast.parse(python(cell)) for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"}
+    wanted, found = set(), []
+    for number in sorted(trees, reverse=True):
+        table = symtable.symtable(ast.unparse(trees[number]), f"cell {number}", "exec")
+        symbols = table.get_symbols()
+        made = {s.get_name() for s in symbols if s.is_assigned() or s.is_imported()}
+        if number not in targets and not (number < min(targets) and made & wanted):
+            continue
+        if number not in targets:
+            found.append(number)
+        surely = ast.Assign | ast.AnnAssign | ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef
+        whole = ast.Module([node for node in trees[number].body if isinstance(node, surely)], [])
+        kept = symtable.symtable(ast.unparse(whole), f"cell {number}", "exec").get_symbols()
+        wanted -= {s.get_name() for s in kept if s.is_assigned() or s.is_imported()}
+        wanted |= _used(table)
+    return found[::-1]
