@@ -178,8 +178,8 @@ def test_a_constant_computed_from_a_value_is_a_value():
     ("target", "needed"),
     (
         ("train(model, data)", [0, 1, 3, 5]),
-        ("Big()", [0, 2]),
-        ("print(rate)", [6, 7]),
+        ("Big()", [0, 2, 6]),
+        ("print(rate)", [7, 8]),
         ("x = [unused for unused in range(3)]", []),
         ("class C:\n    y = [maximum for _ in range(2)]", [4]),
     ),
@@ -188,16 +188,17 @@ def test_the_cells_that_a_cell_needs_are_found_in_their_order(target, needed):
     cells = (
         "import torch",
         "def train(model, data):\n    return torch.sum(data)",
-        "class Big:\n    size = torch.tensor(3)",
+        "class Big:\n    size = torch.tensor(3)\n    def f(self):\n        return later()",
         "data = [1]",
         "model = 'another'\nmaximum = 3",
         "model = 'trained'",
+        "def later(): ...",
         "rate = 1",
         "if rate:\n    rate = 2",  # perhaps: the cell before counts too
         target,
         "model = 'later'",
     )
-    assert needed_cells(notebook_of(*cells), [8]) == needed
+    assert needed_cells(notebook_of(*cells), [9]) == needed
 
 
 # ------------------------------------------------------------------------------------ form

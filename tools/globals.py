@@ -12,6 +12,8 @@ from tools.notebooks import python
 _PLAIN = (ast.Constant, ast.Name, ast.Attribute, ast.Subscript, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.BinOp,
           ast.UnaryOp, ast.operator, ast.unaryop, ast.expr_context)  # fmt: skip
 
+_COMPREHENSIONS = ("listcomp", "setcomp", "dictcomp", "genexpr")
+
 
 @dataclass(frozen=True)
 class Read:
@@ -61,7 +63,7 @@ def _global_reads(table: symtable.SymbolTable, path: str = "", called: bool = Fa
     Class bodies, comprehensions, default arguments, decorators and annotations run where they stand, outside of any.
     """
     for child in table.get_children():
-        comprehension = child.get_name() in ("listcomp", "setcomp", "dictcomp", "genexpr")
+        comprehension = child.get_name() in _COMPREHENSIONS
         within = path if comprehension else f"{path}.{child.get_name()}".lstrip(".")
         runs_when_called = called or (child.get_type() == "function" and not comprehension)
         for symbol in child.get_symbols() if runs_when_called else ():
@@ -92,28 +94,40 @@ def global_reads(notebook: NotebookNode) -> list[Read]:
     return sorted(found, key=lambda read: (read.cell, read.function, read.name))
 
 
-def _used(table: symtable.SymbolTable) -> set[str]:
-    """The global names that a cell uses, at its top or in any function or class."""
-    at_top = table.get_type() == "module"
-    names = {s.get_name() for s in table.get_symbols() if s.is_referenced() and (at_top or s.is_global())}
-    return names.union(*map(_used, table.get_children()))
+def _uses(table: symtable.SymbolTable, called: bool = False) -> Iterator[tuple[str, bool]]:
+    """The global names that a cell uses, and whether it does so only when one of its functions is called."""
+    for symbol in table.get_symbols():
+        if symbol.is_referenced() and (table.get_type() == "module" or symbol.is_global()):
+            yield symbol.get_name(), called
+    for child in table.get_children():
+        yield from _uses(child, called or (child.get_type() == "function" and child.get_name() not in _COMPREHENSIONS))
+
+
+def _made(source: str) -> set[str]:
+    """The names that a cell gives a value, a function, a class or a module."""
+    symbols = symtable.symtable(source, "cell", "exec").get_symbols()
+    return {symbol.get_name() for symbol in symbols if symbol.is_assigned() or symbol.is_imported()}
 
 
 def needed_cells(notebook: NotebookNode, targets: list[int]) -> list[int]:
     """The cells before the first target that make, directly or not, the names that the targets use."""
-    trees = {i: ast.parse(python(cell)) for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"}
-    wanted, found = set(), []
-    for number in sorted(trees, reverse=True):
-        table = symtable.symtable(ast.unparse(trees[number]), f"cell {number}", "exec")
-        symbols = table.get_symbols()
-        made = {s.get_name() for s in symbols if s.is_assigned() or s.is_imported()}
-        if number not in targets and not (number < min(targets) and made & wanted):
-            continue
-        if number not in targets:
-            found.append(number)
-        surely = ast.Assign | ast.AnnAssign | ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef
-        whole = ast.Module([node for node in trees[number].body if isinstance(node, surely)], [])
-        kept = symtable.symtable(ast.unparse(whole), f"cell {number}", "exec").get_symbols()
-        wanted -= {s.get_name() for s in kept if s.is_assigned() or s.is_imported()}
-        wanted |= _used(table)
-    return found[::-1]
+    sources = {i: python(cell) for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"}
+    made = {i: _made(source) for i, source in sources.items()}
+    surely = {}  # without what is made in a branch or loop
+    for i, source in sources.items():
+        parts = [
+            node for node in ast.parse(source).body if not isinstance(node, ast.If | ast.For | ast.While | ast.Try)
+        ]
+        surely[i] = _made(ast.unparse(ast.Module(parts, [])))
+    found, pending = set(), list(targets)
+    while pending:
+        user = pending.pop()
+        for name, called in _uses(symtable.symtable(sources[user], "cell", "exec")):
+            before = min(targets) if called else min(user, *targets)
+            for maker in sorted((i for i in made if i < before and name in made[i]), reverse=True):
+                if maker not in found:
+                    found.add(maker)
+                    pending.append(maker)
+                if name in surely[maker]:
+                    break
+    return sorted(found)
