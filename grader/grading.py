@@ -6,12 +6,13 @@ from grader import judge_rnn, judge_seq2seq, judge_vit, results  # noqa: F401  (
 from grader.questions import Grade
 from grader.sandbox import Sandbox
 from grader.source import code_cells
-from grader.student import Died, Student, Wrong, examine
+from grader.student import LOAD_SECONDS, Died, Student, Wrong, examine
 
 EXECUTE_SECONDS = 900.0  # of processor time
 
 
-def grade_notebook(notebook: NotebookNode, which: str, sandbox: Sandbox, execute: bool = False) -> Grade:
+def grade_notebook(notebook: NotebookNode, which: str, sandbox: Sandbox, execute: bool = False,
+                   seconds: float = LOAD_SECONDS) -> Grade:  # fmt: skip
     """Judge one notebook; whatever happens in it, a grade comes back.
 
     Args:
@@ -19,9 +20,10 @@ def grade_notebook(notebook: NotebookNode, which: str, sandbox: Sandbox, execute
         which: the homework it belongs to.
         sandbox: where its code runs.
         execute: also run it as a whole, on samples.
+        seconds: processor time for loading it; what trains longer is cut off.
     """
     grade = Grade(which)
-    student = Student(sandbox, code_cells(notebook), grade)
+    student = Student(sandbox, code_cells(notebook), grade, seconds)
     try:
         examine(student)
         shown = [f"cell {cell}, line {line}: {what}" for cell, line, what in student.notes]

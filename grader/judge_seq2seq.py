@@ -144,6 +144,7 @@ def context_is_used(call: dict, states: Tensor, hid: int, rows: list[int], scale
     batch = len(states)
     tensors = [*call["given"], *(t for step in call["steps"] for t in (*step[2], *step[3]))]
     queries = [t.reshape(batch, hid) for t in tensors if t.is_floating_point() and t.numel() == batch * hid]
+    queries = [q for q in queries if q.abs().amax() > 1e-6]  # attention that asks for nothing is none
     queries = torch.stack(queries[:60]).double() if queries else torch.zeros(0, batch, hid).double()
     weights = (torch.einsum("qbh,bsh->qbs", queries, states) * scale).softmax(2)
     contexts = torch.einsum("qbs,bsh->qbh", weights, states)[:, rows]

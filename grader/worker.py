@@ -25,6 +25,7 @@ from grader import standins, wire
 from grader.rules import RULES, functions_called, modules_of, source_violations
 from grader.source import python
 
+CALL_SECONDS = 20.0  # of processor time, for whatever else the judge asks
 TRACED = 20_000  # numbers; larger tensors are left out of a trace
 STEPS = 6_000  # operations in a trace
 
@@ -122,7 +123,10 @@ class Worker:
                 wire.send(self.connection, {"at": [int(number), place]})
                 defines = isinstance(statement, ast.FunctionDef | ast.ClassDef | ast.Import | ast.ImportFrom)
                 started = time.process_time()
-                problem = self.execute(statement, int(number), 5.0 if defines else max(0.3, left / 4))
+                try:
+                    problem = self.execute(statement, int(number), 5.0 if defines else max(0.3, left / 4))
+                except TooLong as error:  # it struck on the way out
+                    problem = f"TooLong: {error}"
                 left -= 0 if defines else time.process_time() - started
                 if problem:
                     notes.append([int(number), getattr(statement, "lineno", 0), problem])
@@ -131,17 +135,9 @@ class Worker:
     def execute(self, statement: ast.stmt, number: int, seconds: float) -> str:
         """Run one statement; returns what went wrong."""
 
-        def stop(*_) -> None:
-            if self.armed:
-                raise TooLong(f"cut off after {seconds:.1g} s")
-
         code = compile(ast.fix_missing_locations(ast.Module([statement], [])), f"cell {number}", "exec")
         try:
-            signal.signal(signal.SIGPROF, stop)
-            signal.signal(signal.SIGALRM, stop)
-            self.armed = True
-            signal.setitimer(signal.ITIMER_PROF, seconds, 0.5)
-            signal.setitimer(signal.ITIMER_REAL, 5 * seconds, 0.5)  # by the clock: it may sleep
+            self.limit(seconds)
             exec(code, self.space)
         except ImportError as error:
             if isinstance(statement, ast.ImportFrom) and len(statement.names) > 1:
@@ -152,10 +148,21 @@ class Worker:
         except BaseException as error:
             return f"{type(error).__name__}: {error}"[:200]
         finally:
-            self.armed = False
-            signal.setitimer(signal.ITIMER_PROF, 0)
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            self.limit(0)
         return ""
+
+    def limit(self, seconds: float) -> None:
+        """Raise TooLong after so much processor time, or five times as much by the clock; 0: never."""
+
+        def stop(*_) -> None:
+            if self.armed:
+                raise TooLong(f"cut off after {seconds:.1g} s")
+
+        self.armed = seconds > 0
+        for kind, timer, factor in ((signal.SIGPROF, signal.ITIMER_PROF, 1), (signal.SIGALRM, signal.ITIMER_REAL, 5)):
+            signal.setitimer(timer, factor * seconds, 0.5 if seconds else 0)
+            if seconds:
+                signal.signal(kind, stop)  # again every time: a notebook may have set its own
 
     def output(self) -> str:
         return Path("printed.txt").read_text(errors="replace")[-200_000:]
@@ -329,7 +336,11 @@ def serve(connection: socket.socket) -> None:
         except (EOFError, OSError):
             return
         try:
-            answer = {"ok": getattr(worker, request.pop("ask"))(**request)}
+            operation = request.pop("ask")
+            worker.limit(0 if operation == "load" else CALL_SECONDS)
+            answer = {"ok": getattr(worker, operation)(**request)}
+            worker.limit(0)
         except BaseException as error:
+            worker.limit(0)
             answer = {"error": f"{type(error).__name__}: {error}"[:300]}
         wire.send(connection, answer)

@@ -7,13 +7,17 @@ import nbformat
 import pytest
 from made_notebooks import COURSE, course, plain
 
-from grader.grading import grade_notebook
+from grader import grading
 from grader.questions import QUESTIONS, Grade, Verdict
 from grader.sandbox import Sandbox
 
 WORTH = {letter: question.points for letter, question in QUESTIONS.items()}
 LETTERS = {name: [letter for letter, q in QUESTIONS.items() if q.notebook == name] for name in COURSE}
 SAVED = ("1f", "2c", "3e")  # a plain notebook has no outputs
+
+
+def grade_notebook(notebook, name: str, sandbox: Sandbox) -> Grade:
+    return grading.grade_notebook(notebook, name, sandbox, seconds=4)  # the sooner trainings are cut off, the better
 
 
 @pytest.fixture(scope="module")
@@ -206,7 +210,7 @@ open({folder!r} + "/mine", "w").write("x")
 socket.create_connection(("127.0.0.1", {port}), timeout=1)
 os.kill(-1, 9)
 os.kill(os.getppid(), 9)
-for name in ("allclose", "equal", "isclose", "softmax"): setattr(torch, name, lambda *a, **k: True)
+torch.allclose = torch.equal = torch.isclose = lambda *a, **k: True
 sys.exit(0)
 """
 
