@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from grader.rules import RULES, call_violations, module_violations
-from grader.student import Model, Student, Wrong, check, is_close, require, tensor
+from grader.student import TOLERANCE, Model, Student, Wrong, check, is_close, require, tensor
 from grader.wire import Ref
 
 NAME = "hw4_rnn"
@@ -120,31 +120,27 @@ def parameters_have_the_assignments_names_and_shapes(student: Student) -> None:
 @check(NAME, "1c")
 def forward_equals_torchs_rnn_on_packed_texts_with_its_gradients(student: Student) -> None:
     for lengths in ([3, 9, 1, 6], [1], [4, 4], [2, 7, 7, 5, 1]):
-        text, length = (
-            torch.randint(VOCABULARY, (max(lengths) + (len(lengths) == 4), len(lengths))),
-            torch.tensor(lengths),
-        )
-        pull = torch.randn(len(lengths), CLASSES).double()
-        model, answer = student.in_best_precision(
-            lambda dtype: network(student, dtype), lambda _: probabilities(student, text, length, pull=pull)
-        )
-        expected, parameters = reference(model, text, length)
-        out, where = answer["value"], f"for texts of lengths {lengths} in {max(lengths)} steps or more"
-        require(
-            is_close(out.sum(1), torch.ones(len(lengths)).to(out)),
-            "the rows are no probabilities: they do not sum to 1",
-        )
-        atol = None if {out.dtype, model.dtype} == {torch.float64} else 2e-4
-        require(is_close(out, expected, atol), f"the probabilities differ from nn.RNN's by up to "
-                f"{(out - expected).abs().max():.2g} {where}")  # fmt: skip
-        grads = torch.autograd.grad((expected * pull).sum(), list(parameters.values()))
-        for name, gradient in zip(parameters, grads, strict=True):
-            found = answer["gradients"].get(name, answer["gradients"].get(f"{name}.weight"))
-            atol = 1e-8 if found.dtype == torch.float64 and out.dtype == torch.float64 else 1e-3
-            require(
-                is_close(found.flatten(), gradient.flatten(), atol),
-                f"the gradient of {name} differs from nn.RNN's {where}",
-            )
+        compare_with_torch(student, torch.tensor(lengths))
+
+
+def compare_with_torch(student: Student, length: Tensor) -> None:
+    """Values and gradients for texts of these lengths, with a step behind the longest."""
+    text = torch.randint(VOCABULARY, (int(length.max()) + 1, len(length)))
+    pull = torch.randn(len(length), CLASSES).double()
+    model, answer = student.in_best_precision(
+        lambda dtype: network(student, dtype), lambda _: probabilities(student, text, length, pull=pull)
+    )
+    expected, parameters = reference(model, text, length)
+    out, where = answer["value"], f"for texts of lengths {length.tolist()}"
+    require(is_close(out.sum(1), torch.ones(len(length)).to(out)), "the rows do not sum to 1: no probabilities")
+    atol = TOLERANCE[torch.float64 if out.dtype == model.dtype == torch.float64 else torch.float32]
+    difference = (out - expected).abs().max()
+    require(difference < atol, f"the probabilities differ from nn.RNN's by up to {difference:.2g} {where}")
+    grads = torch.autograd.grad((expected * pull).sum(), list(parameters.values()))
+    for name, gradient in zip(parameters, grads, strict=True):
+        found = answer["gradients"].get(name, answer["gradients"].get(f"{name}.weight"))
+        close = is_close(found.flatten(), gradient.flatten(), 1e-8 if atol < 1e-5 else 1e-3)
+        require(close, f"the gradient of {name} differs from nn.RNN's {where}")
 
 
 @check(NAME, "1c")
@@ -263,8 +259,8 @@ def the_schedule_warms_up_and_then_falls(student: Student) -> None:
     steps = [b - a for a, b in itertools.pairwise(rates[: peak + 1])]
     shown = ", ".join(f"{rate:.3g}" for rate in rates)
     even = all(math.isclose(step, steps[0], rel_tol=1e-4) for step in steps)
-    require(peak >= 2 and even and math.isclose(max(rates), 2.0, rel_tol=1e-4),
-            f"from a rate of 2 with 4 steps of warm-up, the rates are {shown}: expected a straight rise to 2")  # fmt: skip
+    rises = peak >= 2 and even and math.isclose(max(rates), 2.0, rel_tol=1e-4)
+    require(rises, f"with 4 steps of warm-up to 2, the rates are {shown}: expected a straight rise to 2")
     falling = rates[max(peak, 4) :]
     require(
         len(falling) > 2 and all(0 < b < a for a, b in itertools.pairwise(falling)), f"the rates {shown} do not fall"
@@ -329,8 +325,8 @@ def evaluate_changes_nothing_and_train_learns(student: Student) -> None:
     rate = student.call("scheduler.get_lr")["value"]
     student.call("train", Ref("model"), Ref("loader"), Ref("scheduler"), times=2)
     if student.call("scheduler.get_lr")["value"] == rate:
-        outside = any(re.search(r"\.update\(", line) for source in student.cells.values() for line in source.splitlines()
-                      if "pbar" not in line)  # fmt: skip
+        lines = [line for source in student.cells.values() for line in source.splitlines() if "bar" not in line]
+        outside = any(re.search(r"\.update\(", line) for line in lines)
         require(outside, "neither train nor any other cell updates the schedule")
     student.call("train", Ref("model"), Ref("loader"), Ref("scheduler"), times=80)
     last, accuracy = pair(student.call("evaluate", Ref("model"), Ref("loader")), "evaluate")

@@ -101,8 +101,8 @@ def patchification_equals_one_convolution_over_separate_patches(student: Student
         part = run(student, "Patchification", [3, patch, 8], x)
         convolutions = part.model.of_class("Conv2d")
         require(len(convolutions) == 1, f"it holds {len(convolutions)} Conv2d layers, expected 1")
-        others = [kind for name, kind, package, _ in part.model.modules
-                  if package.startswith("torch.nn") and kind not in ("Conv2d", "Identity", "Flatten", "Sequential")]  # fmt: skip
+        layers = [kind for _, kind, package, _ in part.model.modules if package.startswith("torch.nn")]
+        others = [kind for kind in layers if kind not in ("Conv2d", "Identity", "Flatten", "Unflatten", "Sequential")]
         require(not others, f"it holds {', '.join(others)} beside the Conv2d")
         weight = part.model.parameters[f"{convolutions[0]}.weight"].double()
         require(

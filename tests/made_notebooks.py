@@ -1,5 +1,9 @@
 """Notebooks as others write them, to test the grader: plain ones, and ones in the manner of the course's skeletons."""
 
+import sys
+import zipfile
+from pathlib import Path
+
 import nbformat
 
 RNN = """
@@ -609,7 +613,8 @@ device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 class Patchification(nn.Module):
     def __init__(self, in_channels, patch_size, embedding_dim):
         super().__init__()
-        self.proj = nn.Sequential(nn.Conv2d(in_channels, embedding_dim, kernel_size=patch_size, stride=patch_size), nn.Flatten(2))
+        conv = nn.Conv2d(in_channels, embedding_dim, kernel_size=patch_size, stride=patch_size)
+        self.proj = nn.Sequential(conv, nn.Flatten(2))
 
     def forward(self, x):
         return self.proj(x).transpose(1, 2)
@@ -750,3 +755,32 @@ def plain(name: str, *edits: tuple[str, str]) -> nbformat.NotebookNode:
     """A notebook of definitions alone, without outputs."""
     cells = replaced(PLAIN[name], *edits).split("\n\n\n")
     return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+
+
+HOSTILE = (  # one statement each; none may cost another student a point
+    "import os; os._exit(0)",
+    "while True: pass",
+    "import time; time.sleep(10_000)",
+    "import os\nwhile True: os.fork()",
+    "hoard = [bytearray(1 << 28) for _ in range(100)]",
+    "while True: print('x' * 1_000_000)",
+    "import shutil; shutil.rmtree('.', ignore_errors=True); shutil.rmtree('/tmp', ignore_errors=True)",
+    "import torch; torch.allclose = torch.equal = lambda *a, **k: True; torch.softmax = lambda x, dim: x",
+    "file = open('large', 'wb')\nwhile True: file.write(bytes(1 << 24))",
+    "import os; os.write(3, b'x' * 4096)",
+)
+
+
+def hand_in(folder: Path, count: int = 50) -> None:
+    """Write submissions of a class: of every fourth student three notebooks, else one; the last ten are hostile."""
+    folder.mkdir(parents=True)
+    for number in range(count):
+        hostile = HOSTILE[number - count] if number >= count - len(HOSTILE) else ""
+        names = list(COURSE) if number % 4 == 0 and not hostile else [list(COURSE)[number % 3]]
+        with zipfile.ZipFile(folder / f"2024-{20_000 + number}.zip", "w") as archive:
+            for name in names:
+                archive.writestr(f"{name}.ipynb", nbformat.writes(course(name, after=hostile)))
+
+
+if __name__ == "__main__":
+    hand_in(Path(sys.argv[1]))

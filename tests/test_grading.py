@@ -3,7 +3,6 @@
 import socket
 
 import made_notebooks
-import nbformat
 import pytest
 from made_notebooks import COURSE, course, plain
 
