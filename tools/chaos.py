@@ -15,6 +15,7 @@ import functools
 import linecache
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -31,9 +32,9 @@ from tools import tables
 from tools.globals import needed_cells
 from tools.notebooks import TASKS, chosen, python, read, tags
 
-RUNS = "build/chaos"  # relative: each process resumes in a working folder of its own
+RUNS = f"build/chaos/{os.getpid()}"  # relative: each process resumes in a working folder of its own
 SETTINGS = {
-    "rnn": {"input_size": 16, "hidden_size": 32, "batch_size": 16, "validation": 50},
+    "rnn": {"input_size": 16, "hidden_size": 32, "batch_size": 16, "validation": 50, "search_texts": 20},
     "seq2seq": {"emb_dim": 16, "hid_dim": 16, "batch_size": 32},
     "vit": {"dim": 16, "depth": 2, "num_heads": 2, "mlp_dim": 32, "batch_size": 20, "full_epochs": 2},
 }
@@ -56,7 +57,7 @@ def execute(name: str, number: int, source: str, namespace: dict) -> None:
 def prepare(name: str, settings: dict[str, object]) -> tuple[dict, list[tuple[int, str]]]:
     """Execute the cells of a notebook that its training needs; returns their names and the cells that train."""
     notebook = read(name)
-    training = [i for i, cell in enumerate(notebook.cells) if "train" in tags(cell)]
+    training = [i for i, cell in enumerate(notebook.cells) if tags(cell) & {"train", "define"} == {"train"}]
     if not training:
         raise ValueError(f"{name} has no cell tagged 'train'")
     for key in [key for key in os.environ if key.startswith("HW4_")]:
@@ -69,6 +70,7 @@ def prepare(name: str, settings: dict[str, object]) -> tuple[dict, list[tuple[in
     sys.modules[name] = module
     for number in needed_cells(notebook, training):
         execute(name, number, python(notebook.cells[number]), module.__dict__)
+    shutil.rmtree(RUNS)  # what was trained before, such as a search, is done with
     return module.__dict__, [(i, python(notebook.cells[i])) for i in training]
 
 
