@@ -1,13 +1,12 @@
 """Time what is written by hand beside what a user would call instead, and print a table.
 
 Ours and the reference take turns in one run; each figure is a median. Ratios below 1 mean that ours is faster. The
-floor is the matrix products alone. Peak memory is what a work needs on top of its inputs and weights.
+floor is the matrix multiplications alone. Peak memory is what a work needs on top of its inputs and weights.
 
-Usage: python -m benchmarks.bench [--no-growth] [--precision medium|highest]
+Usage: python -m benchmarks.bench [--write] [--no-growth] [--precision medium|highest]
 """
 
 import argparse
-import datetime
 import platform
 import sys
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 from benchmarks.measure import medians, peak_megabytes
 from benchmarks.rows import DEVICE, ROWS, attention, recurrence
 from common import plotting, session
+from tools import tables
 
 RESULTS = Path(__file__).parent / "results"
 GROWTH = {  # what grows, its values, and the work at one of them
@@ -35,16 +35,9 @@ GROWTH = {  # what grows, its values, and the work at one of them
 def where() -> str:
     name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
     cores = torch.backends.cpu.get_cpu_capability()
-    return (f"{name} ({platform.machine()}, {cores}), Python {platform.python_version()}, torch {torch.__version__}, "
-            f"float32 products: {torch.get_float32_matmul_precision()}, {datetime.date.today()}")  # fmt: skip
-
-
-def save(path: Path, title: str, lines: list[str]) -> None:
-    """Write and print a page of results: title, machine, date and the lines."""
-    page = "\n".join([f"# {title}", "", where(), "", *lines])
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(page + "\n")
-    print(page)
+    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
+    precision = torch.get_float32_matmul_precision()
+    return f"{name} ({platform.machine()}, {cores}), {versions}, float32 matmul precision {precision!r}"
 
 
 def table() -> list[str]:
@@ -105,13 +98,15 @@ def growth(memory: dict[str, list[float]]) -> list[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--write", action="store_true", help="put the table into docs/speed.md")
     parser.add_argument("--no-growth", action="store_true", help="leave out the figure of growth")
     parser.add_argument("--precision", choices=("medium", "highest"), default="medium",
-                        help="of float32 products: medium as in the notebooks, or PyTorch's default")  # fmt: skip
+                        help="of float32 matmuls: medium as in the notebooks, or PyTorch's default")  # fmt: skip
     arguments = parser.parse_args()
-    session.start(seed=0)  # as the notebooks do
+    commit = tables.current_commit("bench")
+    session.start(seed=0)
     torch.set_float32_matmul_precision(arguments.precision)
-    name = DEVICE.type + "-default-precision" * (arguments.precision == "highest")
+    session.keep_freed_memory()
     print(where(), flush=True)
     memory = {}
     if not arguments.no_growth:  # before the first parallel work of this process
@@ -119,8 +114,11 @@ def main() -> int:
             memory[what] = [peak_megabytes(lambda build=build, size=size: build(size)) for size in sizes]
     lines = table()
     if memory:
-        lines += ["", *growth(memory), "", f"![time and memory against size](growth-{DEVICE.type}.png)"]
-    save(RESULTS / f"{name}.md", f"Speed on {DEVICE.type}", lines)
+        exponents = growth(memory)
+        print("\n".join(exponents))
+        lines += ["", *exponents]
+    if arguments.write:
+        tables.write("bench", [where(), "", *lines], commit)
     return 0
 
 

@@ -25,17 +25,17 @@ def medians(works: dict[str, Work], rounds: int = 9, seconds: float = 20.0) -> d
     for work in works.values():
         work(), work()
     synchronize()
-    taken: dict[str, list[float]] = {name: [] for name in works}
+    times: dict[str, list[float]] = {name: [] for name in works}
     end = time.perf_counter() + seconds
     for turn in range(rounds):
         for name, work in works.items():
             began = time.perf_counter()
             work()
             synchronize()
-            taken[name].append(time.perf_counter() - began)
+            times[name].append(time.perf_counter() - began)
         if turn >= 2 and time.perf_counter() > end:
             break
-    return {name: statistics.median(times) for name, times in taken.items()}
+    return {name: statistics.median(each) for name, each in times.items()}
 
 
 def _status(field: str) -> int:
@@ -72,8 +72,8 @@ def peak_megabytes(build: Callable[[], Work]) -> float:
         return float(pipe.read() or "nan")
 
 
-def products(*shapes: tuple[int, int, int, int, int], device: torch.device, dtype: torch.dtype = torch.float32) -> Work:
-    """The floor: matrix products alone, ``(times, batch, rows, inner, columns)`` each."""
+def matmuls(*shapes: tuple[int, int, int, int, int], device: torch.device, dtype: torch.dtype = torch.float32) -> Work:
+    """The floor: matrix multiplications alone, ``(times, batch, rows, inner, columns)`` each."""
     pairs = [
         (
             times,

@@ -1,7 +1,8 @@
-"""The rows of the table: a work of the notebooks, what a user would call instead, and its matrix products alone."""
+"""The rows of the table: a component of the notebooks, what a user would call instead, and its matmuls alone."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +11,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.models import VisionTransformer
 
-from benchmarks.measure import Work, products
+from benchmarks.measure import Work, matmuls
 from common import loss as losses
 from common import session
 from data import samples
@@ -26,7 +27,7 @@ class Row:
     shape: str
     reference: str
     aim: float | None  # of ours / reference on the CPU; None: for comparison only
-    build: Callable[[], dict[str, Work]]  # "ours", "reference" and, where there are products, "floor"
+    build: Callable[[], dict[str, Work]]  # "ours", "reference" and, where there are matmuls, "floor"
 
 
 def _tensor(*shape: int) -> Tensor:
@@ -40,17 +41,17 @@ def recurrence(T: int = 43, B: int = 512, I: int = 128, H: int = 256, lengths: l
     """Forward and backward through time, of full or real lengths."""
     notebook, layer = definitions("hw4_rnn"), nn.RNN(I, H).to(DEVICE)
     length = torch.tensor(sorted(lengths or [T] * B, reverse=True))
-    there = torch.arange(T).unsqueeze(1) < length
-    running = [n for n in there.sum(1).tolist() if n]
+    is_word = torch.arange(T).unsqueeze(1) < length
+    running = [n for n in is_word.sum(1).tolist() if n]
     x, h0 = _tensor(T, B, I), torch.zeros(B, H, device=DEVICE)
     W_xh, W_hh = (w.detach().T.contiguous().requires_grad_() for w in (layer.weight_ih_l0, layer.weight_hh_l0))
     bias = (layer.bias_ih_l0 + layer.bias_hh_l0).detach().requires_grad_()
-    places = there.flatten().nonzero().squeeze(1).to(DEVICE)
+    places = is_word.flatten().nonzero().squeeze(1).to(DEVICE)
 
     def ours() -> tuple[Tensor, ...]:
         words = x.flatten(0, 1)
         words = words if lengths is None else words[places]  # packing is part of the work, as in the reference
-        last = notebook.Recurrence.apply(words, W_xh, bias, h0, W_hh, running)
+        last = notebook.Recurrence.apply(torch.addmm(bias, words, W_xh), h0, W_hh, running)
         return torch.autograd.grad(last.sum(), (x, W_xh, bias, W_hh))
 
     def reference() -> tuple[Tensor, ...]:
@@ -60,7 +61,7 @@ def recurrence(T: int = 43, B: int = 512, I: int = 128, H: int = 256, lengths: l
     P = sum(running)
     steps = [(2, 1, n, H, H) for n in running]  # there and back
     rest = [(1, 1, P, I, H), (1, 1, P, H, I), (1, 1, I, P, H), (1, 1, H, P, H)]
-    return {"ours": ours, "reference": reference, "floor": products(*steps, *rest, device=DEVICE)}
+    return {"ours": ours, "reference": reference, "floor": matmuls(*steps, *rest, device=DEVICE)}
 
 
 def news_lengths(T: int = 43, B: int = 512) -> list[int]:
@@ -96,7 +97,7 @@ def attention(B: int = 128, N: int = 65, D: int = 192, heads: int = 3) -> dict:
     return {
         "ours": lambda: ours(x).sum().backward(),
         "reference": lambda: reference(x).sum().backward(),
-        "floor": products(*shapes, device=DEVICE),
+        "floor": matmuls(*shapes, device=DEVICE),
     }
 
 
@@ -127,40 +128,32 @@ def vit_step(half: bool, B: int = 128, D: int = 192, heads: int = 3, depth: int 
     N, d = 65, D // heads
     block = [(3, 1, B * N, D, 3 * D), (3, 1, B * N, D, D), (6, 1, B * N, D, 2 * D), (6, B * heads, N, d, N)]
     shapes = [(times * depth, *shape) for times, *shape in block]
-    floor = products(*shapes, device=DEVICE, dtype=torch.bfloat16 if half else torch.float32)
+    floor = matmuls(*shapes, device=DEVICE, dtype=torch.bfloat16 if half else torch.float32)
     return {"ours": step(ours, losses.cross_entropy), "reference": step(theirs, F.cross_entropy), "floor": floor}
 
 
 def seq2seq_step(
-    like_ours: bool, B: int = 64, S: int = 9, T: int = 9, V: int = 2_800, E: int = 384, H: int = 384
+    like_ours: bool, B: int = 64, S: int = 9, T: int = 9, V: int = 2_800, E: int = 512, H: int = 512
 ) -> dict:
     """One training step; the reference is the loop a first solution writes: word by word, and AdamW as it comes.
 
     With ``like_ours`` the reference gets the fused AdamW of the notebook, so that the loop alone is compared.
     """
     notebook = definitions("hw4_seq2seq")
-    model = notebook.LSTMSeq2Seq(4_300, V, E, H, DEVICE, dropout=0.4)
     src, trg = torch.randint(2, 4_300, (B, S), device=DEVICE), torch.randint(2, V, (B, T), device=DEVICE)
     src[:, -1] = trg[:, -1] = EOS_token
     trg[:, 0] = SOS_token
 
-    def ours() -> Tensor:
-        return notebook.translation_loss(model(src, trg), trg)
+    def reference_loss(output: Tensor, trg: Tensor) -> Tensor:
+        return F.nll_loss(output[:, :, 1:], trg[:, 1:], ignore_index=notebook.PAD)
 
-    def word_by_word() -> Tensor:
-        hidden, cell = model.encode(src)
-        total = 0.0
-        for t in range(1, T):
-            log_probs, hidden, cell, _ = model.decoder(trg[:, t - 1 : t], hidden, cell)
-            total = total + F.nll_loss(log_probs, trg[:, t], ignore_index=notebook.PAD)
-        return total / (T - 1)
-
-    def step(loss: Callable, fused: bool) -> Work:
+    def step(kind: type[nn.Module], loss: Callable, fused: bool) -> Work:
+        model = kind(4_300, V, E, H, DEVICE, dropout=0.5)
         optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, fused=fused)
 
         def work() -> None:
             optimizer.zero_grad()
-            loss().backward()
+            loss(model(src, trg), trg).backward()
             optimizer.step()
 
         return work
@@ -168,30 +161,27 @@ def seq2seq_step(
     n = T - 1
     lstms = [(6 * S, 1, B, E, 2 * H), (6 * S, 1, B, H // 2, 2 * H), (3 * n, 1, B, E + 2 * H, 4 * H)]
     shapes = [*lstms, (6 * n, B, 1, H, S), (3, 1, B * n, H, E), (3, 1, B * n, E, V)]
-    floor = products(*shapes, device=DEVICE)
-    return {"ours": step(ours, True), "reference": step(word_by_word, like_ours), "floor": floor}
+    return {
+        "ours": step(notebook.FastSeq2Seq, notebook.translation_loss, True),
+        "reference": step(notebook.LSTMSeq2Seq, reference_loss, like_ours),
+        "floor": matmuls(*shapes, device=DEVICE),
+    }
 
 
 # ------------------------------------------------------------------------------------ data
 
 
-def collate(B: int = 512) -> dict:
-    notebook = definitions("hw4_rnn")
-    news, _ = samples.news()
-    notebook.tokenizer = notebook.get_tokenizer("basic_english")
-    counts = notebook.Counter(word for _, text in news for word in notebook.tokenizer(text))
-    notebook.vocab = notebook.Vocab(counts, specials=("<pad>", "<unk>"))
-    batches, rows = notebook.NewsBatches(news, B, True, DEVICE), torch.arange(B)
-    return {"ours": lambda: batches.batch(rows), "reference": lambda: notebook.collate_batch(news[:B])}
-
-
 class _Pictures(Dataset):
     def __init__(self, pictures: Tensor):
         self.pictures = [transforms.functional.to_pil_image(picture) for picture in pictures]
-        self.transform = transforms.Compose([
-            transforms.RandomCrop(32, padding=4, padding_mode="reflect"), transforms.RandomHorizontalFlip(),
-            transforms.ToTensor(), transforms.Normalize((0.49, 0.48, 0.45), (0.25, 0.24, 0.26)),
-        ])  # fmt: skip
+        self.transform = transforms.Compose(
+            [
+                transforms.RandomCrop(32, padding=4, padding_mode="reflect"),
+                transforms.RandomHorizontalFlip(),
+                transforms.ToTensor(),
+                transforms.Normalize((0.49, 0.48, 0.45), (0.25, 0.24, 0.26)),
+            ]
+        )
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -222,22 +212,20 @@ def iter_forever(loader: DataLoader) -> Iterator[Tensor]:
         yield from loader
 
 
+AS_IT_COMES, FUSED = "word by word, AdamW as it comes", "word by word, fused AdamW as ours"
 ROWS = [
     Row("RNN, forward + backward", "T 43, B 512, I 128, H 256", "nn.RNN", 0.85, recurrence),
-    Row("the same, real lengths", "as above, lengths of news", "nn.RNN, packed", 0.70,
-        lambda: recurrence(lengths=news_lengths())),
-    Row("cross-entropy, forward + backward", "B 125, C 10", "F.cross_entropy", 1.2, lambda: cross_entropy(125, 10)),
-    Row("the same", "B 512, C 2,800", "F.cross_entropy", 1.2, lambda: cross_entropy(512, 2_800)),
-    Row("attention, forward + backward", "B 128, 65 tokens, D 192, 3 heads", "F.scaled_dot_product_attention", 1.1,
-        attention),
-    Row("ViT training step, float32", "B 128, D 192, 6 blocks", "torchvision VisionTransformer", 1.0,
-        lambda: vit_step(False)),
-    Row("seq2seq training step", "B 64, 9 words, E = H = 384", "word by word, AdamW as it comes", 0.7,
-        lambda: seq2seq_step(False)),
-    Row("the same, the loop alone", "as above", "word by word, fused AdamW as ours", None, lambda: seq2seq_step(True)),
-    Row("collating 512 texts", "news sample", "tokenizing in collate_fn", 0.05, collate),
-    Row("augmenting 5,000 images", "3 x 32 x 32, B 125", "torchvision in a DataLoader, 2 workers", 0.2, augmentation),
-]  # fmt: skip
-if session.has_bfloat16(DEVICE):
-    ROWS.insert(6, Row("ViT training step, bfloat16", "B 128, D 192, 6 blocks", "torchvision VisionTransformer", 1.0,
-                       lambda: vit_step(True)))  # fmt: skip
+    Row(
+        "the same, real lengths", "lengths of news", "nn.RNN, packed", 0.7, partial(recurrence, lengths=news_lengths())
+    ),
+    Row("cross-entropy, forward + backward", "B 125, C 10", "F.cross_entropy", 1.2, partial(cross_entropy, 125, 10)),
+    Row("the same", "B 512, C 2,800", "F.cross_entropy", 1.2, partial(cross_entropy, 512, 2_800)),
+    Row("attention, forward + backward", "B 128, N 65, D 192, 3 heads", "scaled_dot_product_attention", 1.1, attention),
+    Row("ViT step, float32", "B 128, D 192, 6 blocks", "torchvision VisionTransformer", 1.0, partial(vit_step, False)),
+    Row("ViT step, bfloat16", "B 128, D 192, 6 blocks", "torchvision VisionTransformer", 1.0, partial(vit_step, True)),
+    Row("seq2seq step", "B 64, 9 words, E = H = 512", AS_IT_COMES, 0.7, partial(seq2seq_step, False)),
+    Row("the same, the loop alone", "as above", FUSED, None, partial(seq2seq_step, True)),
+    Row("augmenting 5,000 images", "3 x 32 x 32, B 125", "torchvision, DataLoader of 2 workers", 0.2, augmentation),
+]
+if not session.has_bfloat16(DEVICE):
+    ROWS = [row for row in ROWS if "bfloat16" not in row.work]

@@ -2,7 +2,8 @@
 
 import json
 import sys
-import time
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,18 +11,22 @@ import torch
 from benchmarks import measure, rows, seeds
 
 
-def test_medians_take_turns_and_tell_the_slower_from_the_faster():
-    turns = []
-    works = {
-        name: lambda name=name, s=s: (turns.append(name), time.sleep(s)) for name, s in (("a", 0.001), ("b", 0.004))
-    }
-    taken = measure.medians(works, rounds=3)
-    assert taken["b"] > 2 * taken["a"] and turns[4:] == ["a", "b"] * 3
+def test_medians_take_turns_and_measure_each_work_alone(monkeypatch):
+    turns, clock = [], [0.0]
+
+    def work(name, durations):
+        turns.append(name)
+        clock[0] += next(durations)
+
+    a, b = iter([9, 9, 1, 7, 2]), iter([9, 9, 4, 3, 30])  # the first two rounds warm up
+    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    assert measure.medians({"a": lambda: work("a", a), "b": lambda: work("b", b)}, rounds=3) == {"a": 2, "b": 4}
+    assert turns == ["a", "a", "b", "b"] + ["a", "b"] * 3
 
 
 def test_the_floor_multiplies_the_shapes_it_is_given():
     with torch.profiler.profile(with_flops=True, acc_events=True) as profile:
-        measure.products((2, 1, 8, 4, 6), (3, 1, 5, 7, 9), device=torch.device("cpu"))()
+        measure.matmuls((2, 1, 8, 4, 6), (3, 1, 5, 7, 9), device=torch.device("cpu"))()
     assert sum(event.flops for event in profile.key_averages()) == 2 * (2 * 8 * 4 * 6 + 3 * 5 * 7 * 9)
 
 
@@ -31,6 +36,21 @@ def test_both_sides_of_the_recurrence_compute_the_same_gradients():
         (x, W_xh, bias, W_hh), theirs = works["ours"](), works["reference"]()
         for mine, other in zip((x, W_xh.T, W_hh.T, bias, bias), theirs, strict=True):
             assert torch.allclose(mine, other, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "build",
+    (
+        partial(rows.attention, B=2, N=5, D=12),
+        partial(rows.vit_step, False, B=2, D=12, depth=1),
+        partial(rows.seq2seq_step, True, B=2, S=3, T=4, V=20, E=8, H=6),
+        partial(rows.cross_entropy, 3, 4),
+    ),
+    ids=lambda build: build.func.__name__,
+)
+def test_components_of_the_notebooks_their_references_and_floors_run(build):
+    for work in build().values():
+        work()
 
 
 @pytest.mark.parametrize("row", rows.ROWS, ids=lambda row: f"{row.work}, {row.shape}")
