@@ -12,6 +12,8 @@ SEEDS ?= 1 2
 KILLS ?= 20
 WRITE ?=
 ID ?=
+REPO ?=
+REF ?= main
 
 PY := $(VENV)/bin/python
 INSTALLED := $(VENV)/.hw4-installed
@@ -22,7 +24,7 @@ RECORD := $(if $(WRITE),--write)
 
 help:  ## this list
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*##/\t/' | expand -t 14
-	@echo 'WRITE=1 lets grade, mutants, chaos, bench and seeds put their tables into docs/'
+	@echo 'WRITE=1 lets grade, mutants, chaos, bench, seeds and colab-check put their tables into docs/'
 
 # The stamp is newer than the requirements once they are installed, so a second call installs nothing.
 $(INSTALLED): requirements.txt requirements-dev.txt constraints.txt
@@ -63,14 +65,14 @@ submission: $(INSTALLED)  ## checks the saved notebooks and packs them: make sub
 standalone: $(INSTALLED)  ## writes notebooks that need no other file of the project into build/
 	$(PY) -m tools.standalone
 
-publish: $(INSTALLED)  ## prepares the project for a public address
-	$(PY) -m tools.publish
+publish: $(INSTALLED)  ## points badges and setup cells at a public copy: REPO=owner/name REF=main; without REPO back to the upload
+	$(PY) -m tools.publish $(REPO) --ref $(REF)
 
 site: $(INSTALLED)  ## writes the saved notebooks as static pages into build/site/
 	$(PY) -m tools.site
 
 colab-check: $(INSTALLED)  ## runs the notebooks on Colab's own Python and packages, in a throw-away Debian (root, 15 minutes)
-	$(PY) -m tools.colab_check
+	$(PY) -m tools.colab_check $(RECORD)
 
 browser-test: $(INSTALLED)  ## drives the notebooks on samples in headless Chromium (apt-get install chromium)
 	$(PY) -m pytest -m browser tests/test_browser.py
