@@ -3,10 +3,10 @@
 import argparse
 import csv
 import hashlib
+import io
 import json
 import os
 import sys
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def fingerprint(path: Path, execute: bool) -> str:
     digest = hashlib.sha256(str(execute).encode())
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     for file in [*files, *sorted((ROOT / "grader").glob("*.py"))]:
-        if file.is_file() and not file.is_symlink():
+        if file.is_file() and not file.is_symlink() and os.access(file, os.R_OK):
             digest.update(file.name.encode() + hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 
@@ -83,22 +83,13 @@ def grade_folder(folder: Path, out: Path, execute: bool) -> None:
                 rows.append(future.result())
     finally:
         sandbox.close()
+    text = io.StringIO()
+    table = csv.DictWriter(text, ["student", *QUESTIONS, "total"], lineterminator="\n")
+    table.writeheader()
+    table.writerows(sorted(rows, key=lambda row: row["student"]))
     with atomic_write(out / "grades.csv") as file:
-        table = csv.DictWriter(text := _Lines(file.write), ["student", *QUESTIONS, "total"], lineterminator="\n")
-        table.writeheader()
-        table.writerows(sorted(rows, key=lambda row: row["student"]))
-        del text
+        file.write(text.getvalue().encode())
     print(f"{len(rows)} submissions: {out / 'grades.csv'}, and a report for each beside it")
-
-
-class _Lines:
-    """A text file over a function that writes bytes, for csv."""
-
-    def __init__(self, write: Callable[[bytes], object]):
-        self._write = write
-
-    def write(self, text: str) -> None:
-        self._write(text.encode())
 
 
 def grade_files(paths: list[Path], execute: bool) -> bool:

@@ -75,7 +75,10 @@ class Student:
             if self.starts > RESTARTS:
                 raise Died(f"its process ended {self.starts} times")
             self.starts += 1
-            self.process = self.sandbox.worker()
+            try:
+                self.process = self.sandbox.worker()
+            except (OSError, EOFError, ValueError) as error:
+                raise Died(f"no process could be started: {error}") from error
             if self.process.missing:
                 self.grade.remark(f"sandbox: {self.process.missing}")
             try:

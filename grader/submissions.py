@@ -111,8 +111,8 @@ def read(path: Path) -> Submission:
             contents = _members(path)
         else:
             contents = {path.name: path.read_bytes()}
-    except Refused as refusal:
-        submission.problems.append(str(refusal))
+    except (Refused, OSError) as problem:
+        submission.problems.append(str(problem))
         return submission
     for name, content in contents.items():
         try:

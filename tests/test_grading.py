@@ -152,9 +152,9 @@ WRONG = {  # what is wrong: homework, what it costs, edits of the course's noteb
         ("nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, num_classes))", "nn.Linear(dim, num_classes)"))),
     "no last norm": ("hw4_vit", {"3d": 10}, (
         ("nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, num_classes))", "nn.Linear(dim, num_classes)"),)),
-    "mean of the tokens, ReLU, overlapping patches": ("hw4_vit", {"3a": 5, "3c": 10, "3d": 10}, (
+    "mean of the tokens, ReLU, patches through GELU": ("hw4_vit", {"3a": 5, "3c": 10, "3d": 10}, (
         ("self.classification_head(x[:, 0])", "self.classification_head(x.mean(1))"), ("nn.GELU()", "nn.ReLU()"),
-        ("stride=patch_size), nn.Flatten(2)", "stride=patch_size, bias=False), nn.Flatten(2), nn.Identity(), nn.GELU()"))),
+        ("nn.Sequential(conv, nn.Flatten(2))", "nn.Sequential(conv, nn.Flatten(2), nn.GELU())"))),
     "a second residual, no scale": ("hw4_vit", {"3b": 10, "3c": 10}, (
         ("return self.dropout(self.fc2(self.dropout(self.act(self.fc1(x)))))", "return x + self.fc2(self.act(self.fc1(x)))"),
         ("Q, K) / self.scale", "Q, K)"))),
