@@ -61,6 +61,7 @@ def test_a_failing_notebook_is_an_error_even_where_an_older_result_lies(small_pr
 
 
 @pytest.mark.slow
+@pytest.mark.xdist_group("executions")  # one after the other: each ends the TensorBoard servers started meanwhile
 @pytest.mark.parametrize("name", TASKS)
 def test_the_notebook_runs_from_top_to_bottom_on_samples_and_reaches_its_target(name):
     environment = {name: value for name, value in os.environ.items() if not name.startswith("HW4_")}

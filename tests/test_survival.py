@@ -18,7 +18,6 @@ def test_a_resumed_run_holds_each_step_once_whatever_was_logged_before_the_kill(
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("executions")
 @pytest.mark.parametrize("model", ("rnn", "seq2seq", "vit"))
 def test_a_training_killed_four_times_ends_with_the_weights_of_an_undisturbed_one(model):
     command = [sys.executable, "-m", "tools.chaos", "--kills", "4", model]
