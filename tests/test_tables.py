@@ -55,7 +55,7 @@ def test_a_table_states_its_command_and_the_commit_it_started_on(project):
 @pytest.mark.parametrize(
     ("path", "old", "new", "stale"),
     (
-        ("code.py", "x = 1", "x = 1  # why", False),
+        ("code.py", "x = 1", '"""What it is."""\n\nx = 1  # why', False),
         ("code.py", "x = 1", "x = 2", True),
         ("hw.ipynb", '"outputs": []', '"outputs": [{"output_type": "stream", "name": "stdout", "text": "1"}]', False),
         ("hw.ipynb", "y = 1", "y = 2", True),
@@ -71,6 +71,11 @@ def test_a_file_that_is_gone_makes_the_table_stale(project):
     git(project, "rm", "-q", "code.py")
     git(project, "commit", "-q", "-m", "less")
     assert tables.changed_since("speed", project) == ["code.py"]
+
+
+def test_uncommitted_outputs_and_comments_leave_the_commit_unmarked(project):
+    (project / "code.py").write_text("x = 1  # why\n")
+    assert tables.current_commit("speed", project) == git(project, "rev-parse", "--short", "HEAD").strip()
 
 
 def test_a_table_of_uncommitted_code_is_marked_and_stale(project):

@@ -36,6 +36,14 @@ def copy_project(folder: Path) -> Path:
     return Path(shutil.copytree(ROOT, folder, ignore=shutil.ignore_patterns(*left)))
 
 
+def parse_module(text: str) -> ast.Module:
+    """The syntax tree of a module, without its docstring."""
+    tree = ast.parse(text)
+    if ast.get_docstring(tree) is not None:
+        del tree.body[0]
+    return tree
+
+
 def imported(trees: list[ast.Module], root: Path = ROOT) -> dict[str, ast.Module]:
     """The project's modules that some code imports, directly or not: dotted names and syntax trees."""
     found: dict[str, ast.Module] = {}
@@ -54,7 +62,7 @@ def imported(trees: list[ast.Module], root: Path = ROOT) -> dict[str, ast.Module
                     path = root / module.replace(".", "/")
                     file = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
                     if module not in found and file.is_file():
-                        found[module] = ast.parse(file.read_text())
+                        found[module] = parse_module(file.read_text())
                         unread.append((found[module], module if path.is_dir() else module.rpartition(".")[0]))
     return found
 
@@ -69,7 +77,7 @@ def normalized(node: Any) -> str:
     if not isinstance(node, ast.AST):
         return repr(node)
     fields = dict(ast.iter_fields(node))
-    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and ast.get_docstring(node):
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) and ast.get_docstring(node) is not None:
         fields["body"] = node.body[1:]
     if isinstance(node, ast.Assign) and {getattr(target, "id", "") for target in node.targets} <= ADDRESS:
         fields["value"] = None
@@ -87,9 +95,6 @@ def fingerprint(notebook: NotebookNode, root: Path = ROOT) -> str:
     """A hash of the code that the outputs depend on: the code cells, and the project's modules that they import."""
     cells = code_trees(notebook)
     modules = imported(cells, root)
-    for tree in modules.values():
-        if ast.get_docstring(tree):
-            del tree.body[0]
     parts = [*map(normalized, cells), *(f"{name}: {normalized(modules[name])}" for name in sorted(modules))]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()
 

@@ -1,6 +1,5 @@
 """Tables in docs/ that commands write: each with its date and the commit it describes; which of them are stale."""
 
-import ast
 import datetime
 import re
 import subprocess
@@ -10,9 +9,11 @@ from pathlib import Path
 
 import nbformat
 
-from tools.notebooks import ROOT, TASKS, code_trees, normalized
+from tools.notebooks import ROOT, TASKS, code_trees, normalized, parse_module
 
 _CODE = (*(f"{name}.ipynb" for name in TASKS), "common", "data")
+_TESTED = "rnn seq2seq vit notebooks common training broken_input survival data download".split()
+_TESTS = tuple(f"tests/test_{part}.py" for part in _TESTED)
 _DIRTY = " with uncommitted changes"
 
 
@@ -26,7 +27,7 @@ class Table:
 
 TABLES = {  # named as the make targets that write them
     "grade": Table("docs/verification.md", (*_CODE, "grader")),
-    "mutants": Table("docs/verification.md", (*_CODE, "tools/mutants.py", "grader", "tests")),
+    "mutants": Table("docs/verification.md", (*_CODE, *_TESTS, "tests/conftest.py", "tools/mutants.py")),
     "chaos": Table("docs/verification.md", (*_CODE, "tools/chaos.py")),
     "colab-check": Table("docs/verification.md", (*_CODE, "requirements.txt", "constraints.txt")),
     "bench": Table("docs/speed.md", (*_CODE, "benchmarks/bench.py", "benchmarks/measure.py", "benchmarks/rows.py")),
@@ -38,14 +39,35 @@ def _git(root: Path, *command: str) -> str:
     return subprocess.run(["git", *command], cwd=root, capture_output=True, text=True, check=True).stdout
 
 
+def _code(path: str, text: str) -> str:
+    """What counts of a file: code without comments, docstrings and outputs; of other files, all of it."""
+    if path.endswith(".ipynb"):
+        return "".join(map(normalized, code_trees(nbformat.reads(text, as_version=4))))
+    return normalized(parse_module(text)) if path.endswith(".py") else text
+
+
+def _changed(name: str, root: Path, old: str, new: str | None = None) -> list[str]:
+    """The files a table is about whose code differs between two commits, or between one and the working tree."""
+    commits = [old, new] if new else [old]
+    paths = _git(root, "diff", "--name-only", "--no-renames", *commits, "--", *TABLES[name].about).split()
+    found = [] if new else _git(root, "ls-files", "--others", "--exclude-standard", "--", *TABLES[name].about).split()
+    for path in paths:
+        texts = [_git(root, "show", f"{at}:{path}") for at in commits if _git(root, "ls-tree", at, path)]
+        if not new and (root / path).exists():
+            texts.append((root / path).read_text())
+        if len(texts) < 2 or _code(path, texts[0]) != _code(path, texts[1]):
+            found.append(path)
+    return found
+
+
 def current_commit(name: str, root: Path = ROOT) -> str:
-    """The commit that a table is about, to be asked for before a long command starts; marked if files differ from it.
+    """The commit that a table is about, to be asked for before a long command starts; marked if the code is another.
 
     Without git, as in an unpacked submission: ``unknown``.
     """
     try:
-        changed = _git(root, "status", "--porcelain", "--", *TABLES[name].about)
-        return _git(root, "rev-parse", "--short", "HEAD").strip() + (_DIRTY if changed else "")
+        head = _git(root, "rev-parse", "--short", "HEAD").strip()
+        return head + (_DIRTY if _changed(name, root, head) else "")
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
 
@@ -79,26 +101,12 @@ def commit_of(name: str, root: Path = ROOT) -> str:
     return found[1]
 
 
-def _code(path: str, text: str) -> str:
-    """What counts of a file: code without comments, docstrings and outputs; of other files, all of it."""
-    if path.endswith(".ipynb"):
-        return "".join(map(normalized, code_trees(nbformat.reads(text, as_version=4))))
-    return normalized(ast.parse(text)) if path.endswith(".py") else text
-
-
 def changed_since(name: str, root: Path = ROOT) -> list[str]:
     """The files a table is about whose code was committed after the table's commit: if there are any, it is stale."""
     commit = commit_of(name, root)
     if commit.endswith(_DIRTY):
         return [f"{TABLES[name].page}: written{_DIRTY}"]
-    changed = []
-    for path in _git(root, "diff", "--name-only", "--no-renames", commit, "HEAD", "--", *TABLES[name].about).split():
-        versions = [
-            _git(root, "show", f"{at}:{path}") if _git(root, "ls-tree", at, path) else "" for at in (commit, "HEAD")
-        ]
-        if "" in versions or _code(path, versions[0]) != _code(path, versions[1]):
-            changed.append(path)
-    return changed
+    return _changed(name, root, commit, "HEAD")
 
 
 def main() -> int:
