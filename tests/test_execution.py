@@ -20,10 +20,23 @@ settings = {name: value for name, value in os.environ.items() if name.startswith
 """
 
 
+CHANGE = """
+import nbformat
+notebook = nbformat.read("hw4_vit.ipynb", 4)
+notebook.cells.append(nbformat.v4.new_code_cell("1"))
+nbformat.write(notebook, "hw4_vit.ipynb")
+"""
+
+
+def put(project, *sources):
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), project / "hw4_vit.ipynb")
+
+
 @pytest.fixture
 def small_project(tmp_path, monkeypatch):
     """A project with one notebook that writes the settings it is given as its result."""
-    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(RESULT)]), tmp_path / "hw4_vit.ipynb")
+    put(tmp_path, RESULT)
     (tmp_path / "runs").mkdir()
     for module in ("tools.run_notebooks", "tools.notebooks"):
         monkeypatch.setattr(f"{module}.ROOT", tmp_path)
@@ -40,24 +53,27 @@ def test_settings_reach_the_notebook_and_the_users_runs_are_left_alone(small_pro
     assert not any((small_project / "runs").iterdir()) and os.environ["HW4_RUNS"] == "runs"
 
 
-def test_a_notebook_to_publish_is_run_with_its_own_settings_and_on_real_data_alone(small_project, monkeypatch):
+def test_a_notebook_to_publish_is_executed_with_its_own_settings(small_project):
     result = run_notebooks.execute("hw4_vit", "real", build=small_project / "build", publish=True)
     assert result["settings"].keys() == {"HW4_DATA", "HW4_RUNS", "HW4_DEVICE"}
-    fallback = RESULT.replace('os.environ["HW4_DATA"]', '"sample"')
-    nbformat.write(
-        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(fallback)]), small_project / "hw4_vit.ipynb"
-    )
-    assert "sample" in run_notebooks.execute("hw4_vit", "real", build=small_project / "b", publish=True)["error"]
 
 
-def test_a_failing_notebook_is_an_error_even_where_an_older_result_lies(small_project):
-    folder = small_project / "build" / "runs" / "vit" / "real"
+@pytest.mark.parametrize(
+    ("sources", "error"),
+    (
+        ((RESULT, "1 / 0"), "ZeroDivisionError: division by zero"),
+        (("1",), "it wrote no result.json"),
+        ((RESULT.replace('os.environ["HW4_DATA"]', '"sample"'),), "its data is sample, expected real"),
+        ((RESULT, CHANGE), "the code was changed while it ran"),
+    ),
+)
+def test_what_may_not_be_published_is_an_error_even_where_an_older_result_lies(small_project, sources, error):
+    put(small_project, *sources)
+    folder = small_project / "build" / "runs" / "vit" / "gpu"
     folder.mkdir(parents=True)
-    (folder / "result.json").write_text('{"passed": true}')
-    cells = [nbformat.v4.new_code_cell("1 / 0")]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), small_project / "hw4_vit.ipynb")
-    result = run_notebooks.execute("hw4_vit", "real", build=small_project / "build")
-    assert result["error"] == "ZeroDivisionError: division by zero" and "passed" not in result
+    (folder / "result.json").write_text('{"passed": true, "data": "real"}')
+    result = run_notebooks.execute("hw4_vit", "real", build=small_project / "build", publish=True)
+    assert result["error"] == error and "passed" not in result
 
 
 @pytest.mark.slow
