@@ -484,31 +484,29 @@ def test_class_attention_is_the_mean_of_what_torchs_attention_gives(vit):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kind", [torch.float16, torch.float32])
-def test_the_gpus_settings_learn_within_the_range_of_float16(vit, monkeypatch, kind):
-    config = vit.Config(**vit.GPU | dict(batch_size=50, epochs=8, full_epochs=2))
-    train, _ = parts(vit, train=250)
+def test_the_gpus_settings_learn_within_the_range_of_float16(vit):
+    config = vit.Config(**vit.GPU | dict(batch_size=25, epochs=8, full_epochs=2))
+    train, _ = parts(vit, train=75)
     largest = {"activation": 0.0, "gradient": 0.0}
 
     def watch(name):
         def hook(module, inputs, outputs):
-            tensors = [t for t in (outputs if isinstance(outputs, tuple) else (outputs,)) if t is not None]
-            largest[name] = max(largest[name], *(t.detach().float().abs().max().item() for t in tensors))
+            for tensor in outputs if isinstance(outputs, tuple) else (outputs,):
+                largest[name] = max(largest[name], tensor.detach().abs().max().item())
 
         return hook
 
-    session_model = vit.build(config)
-    for module in session_model.modules():
+    model = vit.build(config)
+    for module in model.modules():
         module.register_forward_hook(watch("activation"))
-        module.register_full_backward_hook(watch("gradient"))
-    half = kind == torch.float16
-    monkeypatch.setattr(vit, "mixed_precision", lambda device: torch.autocast("cpu", kind, enabled=half))
-    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16 if half else 1.0, enabled=half)
-    optimizers, generator = vit.make_optimizers(session_model, config), torch.Generator()
-    losses = [
-        vit.train_epoch(session_model, train, optimizers, scaler, config, epoch, generator)[0] for epoch in range(1, 9)
-    ]
-    print(kind, "losses", [round(loss, 3) for loss in losses], "largest", largest, "scale", scaler.get_scale())
-    assert losses[-1] < losses[0] - 0.3 and losses[0] < math.log(10) + 0.1
-    assert largest["activation"] < 65504 / 100
-    assert largest["gradient"] < 65504 / (2 if half else 2.0**16)
+        if module not in (model, model.patchify, model.patchify.projection):  # pictures get no gradient
+            module.register_full_backward_hook(watch("gradient"))
+        for parameter in module.parameters(recurse=False):
+            parameter.register_post_accumulate_grad_hook(lambda p: watch("gradient")(p, None, p.grad))
+    optimizers, generator = vit.make_optimizers(model, config), torch.Generator()
+    scaler = vit.make_scaler(torch.device("cpu"))
+    losses = [vit.train_epoch(model, train, optimizers, scaler, config, epoch, generator)[0] for epoch in range(1, 9)]
+    print("losses", [round(loss, 3) for loss in losses], "largest", largest)
+    assert losses[-1] < losses[0] - 0.1 and losses[0] < math.log(10) + 0.1
+    assert largest["activation"] < 65_504 / 100
+    assert largest["gradient"] * 2**13 < 65_504  # the scaler starts with 2**16, and halves it where that is too much
