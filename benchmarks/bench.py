@@ -100,8 +100,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--write", action="store_true", help="put the table into docs/speed.md")
     parser.add_argument("--no-growth", action="store_true", help="leave out the figure of growth")
-    parser.add_argument("--precision", choices=("medium", "highest"), default="medium",
-                        help="of float32 matmuls: medium as in the notebooks, or PyTorch's default")  # fmt: skip
+    parser.add_argument(
+        "--precision",
+        choices=("medium", "highest"),
+        default="medium",
+        help="of float32 matmuls: medium as in the notebooks, or PyTorch's default",
+    )
     arguments = parser.parse_args()
     commit = tables.current_commit("bench")
     session.start(seed=0)

@@ -59,8 +59,17 @@ def test_every_row_has_a_name_a_shape_and_an_aim_unless_it_only_compares(row):
     assert 0 < row.aim <= 1.2 if row.aim is not None else row.work.startswith("the same")
 
 
-RESULT = {"metric": "test accuracy (%)", "value": 80.0, "target": 70.0, "seconds": 3.5, "seed": 1, "test_size": 10,
-          "bag_of_embeddings": 75.0, "search_seconds": 2.0, "options": {"learning_rate": 0.1}}  # fmt: skip
+RESULT = {
+    "metric": "test accuracy (%)",
+    "value": 80.0,
+    "target": 70.0,
+    "seconds": 3.5,
+    "seed": 1,
+    "test_size": 10,
+    "bag_of_embeddings": 75.0,
+    "search_seconds": 2.0,
+    "options": {"learning_rate": 0.1},
+}
 
 
 def test_seeds_are_added_to_what_is_known_of_the_same_code_and_tabled():

@@ -12,7 +12,6 @@ Usage: python -m tools.chaos [--kills 20] [--seed 1] [--write] [rnn] [seq2seq] [
 import argparse
 import contextlib
 import functools
-import linecache
 import os
 import random
 import shutil
@@ -30,7 +29,7 @@ from common import checkpoint, files, session, tracking
 from data import samples
 from tools import tables
 from tools.globals import needed_cells
-from tools.notebooks import TASKS, chosen, python, read, tags
+from tools.notebooks import TASKS, chosen, python, read, run_cell, tags
 
 RUNS = f"build/chaos/{os.getpid()}"  # relative: each process resumes in a working folder of its own
 SETTINGS = {
@@ -45,13 +44,6 @@ SIZES = {  # of the generated samples
 }
 AIMED = ("half written", "before its name", "after its name")  # moments of writing the checkpoint's file
 WEIGHTS = "weights.pt"
-
-
-def execute(name: str, number: int, source: str, namespace: dict) -> None:
-    """Run a cell; its lines are known to Python, so that errors show them."""
-    file = f"{name}, cell {number}"
-    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
-    exec(compile(source, file, "exec"), namespace)
 
 
 def prepare(name: str, settings: dict[str, object]) -> tuple[dict, list[tuple[int, str]]]:
@@ -69,7 +61,7 @@ def prepare(name: str, settings: dict[str, object]) -> tuple[dict, list[tuple[in
     module = types.ModuleType(name)
     sys.modules[name] = module
     for number in needed_cells(notebook, training):
-        execute(name, number, python(notebook.cells[number]), module.__dict__)
+        run_cell(name, number, python(notebook.cells[number]), module.__dict__)
     shutil.rmtree(RUNS)  # what was trained before, such as a search, is done with
     return module.__dict__, [(i, python(notebook.cells[i])) for i in training]
 
@@ -145,7 +137,7 @@ def start(name: str, prepared: tuple, folder: Path, moment: str | None = None, c
         if moment:
             arm(moment, checkpoints)
         for number, source in training:
-            execute(name, number, source, namespace)
+            run_cell(name, number, source, namespace)
         torch.save(models(namespace), WEIGHTS)
         os._exit(0)
     except BaseException as error:
@@ -239,8 +231,11 @@ def main() -> int:
     matplotlib.use("Agg")
     torch.set_num_threads(1)  # a process made by fork cannot use its parent's threads
     draw, passed, commit = random.Random(arguments.seed), True, tables.current_commit("chaos")
-    lines = ["| model | killed | of these while a checkpoint was written | epochs saved at each kill | final weights "
-             "| curves |", "| --- " * 6 + "|"]  # fmt: skip
+    lines = [
+        "| model | killed | of these while a checkpoint was written | epochs saved at each kill | final weights "
+        "| curves |",
+        "| --- " * 6 + "|",
+    ]
     for task in chosen(parser, arguments.models, SETTINGS):
         epochs = {"epochs": 10 + 3 * arguments.kills}  # enough to be killed so often before the end
         outcome = disturb(names[task], arguments.kills, draw, SETTINGS[task] | epochs)

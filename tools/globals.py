@@ -9,8 +9,21 @@ from nbformat import NotebookNode
 
 from tools.notebooks import python
 
-_PLAIN = (ast.Constant, ast.Name, ast.Attribute, ast.Subscript, ast.Tuple, ast.List, ast.Set, ast.Dict, ast.BinOp,
-          ast.UnaryOp, ast.operator, ast.unaryop, ast.expr_context)  # fmt: skip
+_PLAIN = (
+    ast.Constant,
+    ast.Name,
+    ast.Attribute,
+    ast.Subscript,
+    ast.Tuple,
+    ast.List,
+    ast.Set,
+    ast.Dict,
+    ast.BinOp,
+    ast.UnaryOp,
+    ast.operator,
+    ast.unaryop,
+    ast.expr_context,
+)
 
 _COMPREHENSIONS = ("listcomp", "setcomp", "dictcomp", "genexpr")
 

@@ -4,6 +4,7 @@ import argparse
 import ast
 import hashlib
 import json
+import linecache
 import re
 import shutil
 import sys
@@ -120,7 +121,7 @@ def results(notebook: NotebookNode) -> list[dict]:
 
 
 def _as_on_a_terminal(outputs: list[NotebookNode]) -> list[NotebookNode]:
-    """Join what was printed in pieces, and leave of each line what its last carriage return left: a bar is gone."""
+    """Join what was printed in pieces, and leave of each line what its last carriage return left: no progress bar."""
     joined: list[NotebookNode] = []
     for output in outputs:
         if output.output_type == "stream" and joined and joined[-1].get("name") == output.name:
@@ -162,37 +163,24 @@ def python(cell: NotebookNode) -> str:
     return "\n".join("pass" if re.match(r"\s*[%!]", line) else line for line in cell.source.splitlines())
 
 
-def _defines(node: ast.stmt) -> bool:
-    # Of an untagged notebook: what defines something without reading data or training.
-    if isinstance(node, ast.Assign | ast.AnnAssign):
-        later = {id(n) for part in ast.walk(node) if isinstance(part, ast.Lambda) for n in ast.walk(part)}
-        calls = [ast.unparse(n) for n in ast.walk(node) if isinstance(n, ast.Call) and id(n) not in later]
-        return all("device" in call or "tokenizer" in call for call in calls)
-    return isinstance(node, ast.Import | ast.ImportFrom | ast.FunctionDef | ast.ClassDef)
+def run_cell(name: str, number: int, source: str, namespace: dict[str, Any]) -> None:
+    """Execute a cell's code; Python knows its lines, so that errors show them."""
+    file = f"{name}, cell {number}"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    exec(compile(source, file, "exec"), namespace)
 
 
 def definitions(name: str, path: Path | None = None) -> types.ModuleType:
-    """A module made of a notebook's definitions: no data, no training.
-
-    Ours are the cells tagged ``parameters`` or ``define``; of a notebook without such tags, imports, classes,
-    functions and constants. Its code is executed here: loading another's notebook is at one's own risk.
+    """A module made of a notebook's cells tagged ``define``: no data, no training.
 
     Args:
-        name: the name of the module, and of our notebook.
+        name: the name of the module, and of the saved notebook.
         path: another notebook to load in its place.
     """
-    notebook = nbformat.read(path or ROOT / f"{name}.ipynb", as_version=4)
-    cells = [(i, cell) for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"]
-    tagged = [(i, cell) for i, cell in cells if {"parameters", "define"} & tags(cell)]
+    notebook = nbformat.read(path, as_version=4) if path else read(name)
     module = types.ModuleType(name)
     sys.modules[name] = module
-    for number, cell in tagged or cells:
-        for node in ast.parse(python(cell)).body:
-            if not tagged and not _defines(node):
-                continue
-            try:
-                exec(compile(ast.Module([node], []), f"{name}, cell {number}", "exec"), module.__dict__)
-            except (ImportError, NameError):
-                if tagged:
-                    raise  # of another's notebook, a test will name what is missing
+    for number, cell in enumerate(notebook.cells):
+        if "define" in tags(cell):
+            run_cell(name, number, python(cell), module.__dict__)
     return module
