@@ -15,6 +15,7 @@ _CODE = (*(f"{name}.ipynb" for name in TASKS), "common", "data")
 _TESTED = "rnn seq2seq vit notebooks common training broken_input survival data download".split()
 _TESTS = tuple(f"tests/test_{part}.py" for part in _TESTED)
 _DIRTY = " with uncommitted changes"
+NOT_WRITTEN = "*Not measured for this version.*"
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,11 @@ def write(name: str, lines: list[str], commit: str, root: Path = ROOT) -> None:
     if count != 1:
         raise ValueError(f"{TABLES[name].page} has {count} places from '<!-- {name} -->' to its end: expected 1")
     page.write_text(text)
+
+
+def is_written(name: str, root: Path = ROOT) -> bool:
+    """Whether the page has the table; where it has not, it says so between the markers."""
+    return f"<!-- {name} -->\n{NOT_WRITTEN}\n<!-- end of {name} -->" not in (root / TABLES[name].page).read_text()
 
 
 def commit_of(name: str, root: Path = ROOT) -> str:
