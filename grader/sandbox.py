@@ -10,6 +10,7 @@ import ctypes
 import gc
 import os
 import resource
+import select
 import shutil
 import signal
 import socket
@@ -163,9 +164,24 @@ class Process:
     """A worker, as the judge sees it."""
 
     connection: socket.socket
+    pid: int
     pidfd: int
     folder: str
     missing: str  # what the sandbox lacks here, in words; empty if nothing
+
+    def wait_for_message(self, seconds: float) -> None:
+        """Wait so long for it to speak, and longer while it waits for a processor of a busy machine.
+
+        Raises:
+            TimeoutError: if it is silent and asleep, or silent for twenty times as long.
+        """
+        for _ in range(20):
+            if select.select([self.connection], [], [], seconds)[0]:
+                return
+            with contextlib.suppress(OSError):
+                if Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] != "R":
+                    break
+        raise TimeoutError
 
     def end(self) -> None:
         """Kill it, and with it every process that it has started."""
@@ -195,7 +211,7 @@ class Sandbox:
                 cwd=ROOT, env=environment, pass_fds=[other.fileno()], stdin=subprocess.DEVNULL,
             )  # fmt: skip
 
-    def worker(self, seconds: int = 240) -> Process:
+    def worker(self, seconds: int) -> Process:
         """A new worker that may use the processor for so many seconds."""
         mine, theirs = socket.socketpair()
         folder = tempfile.mkdtemp(prefix="grader-")
@@ -204,8 +220,8 @@ class Sandbox:
             if self._server is None or self._server.poll() is not None:
                 self._start()
             socket.send_fds(self._control, [f"{seconds} {folder}".encode()], [theirs.fileno()])
-        first = wire.receive(mine, 60)
-        return Process(mine, os.pidfd_open(first["pid"]), folder, first["missing"])
+        first = wire.receive(mine, 900)  # the server may still be importing; if it dies, the connection ends
+        return Process(mine, first["pid"], os.pidfd_open(first["pid"]), folder, first["missing"])
 
     def close(self) -> None:
         if self._server is not None:

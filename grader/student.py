@@ -14,6 +14,7 @@ from grader.wire import Ref
 
 LOAD_SECONDS = 8.0  # of processor time, for all statements but definitions
 ANSWER_SECONDS = 60  # by the clock, for one request: the worker's own limits come first
+CPU_SECONDS = 150  # of a worker, beside those for loading
 RESTARTS = 3
 TOLERANCE = {torch.float64: 1e-8, torch.float32: 2e-4}  # absolute, beside values of about 1
 
@@ -76,7 +77,7 @@ class Student:
                 raise Died(f"its process ended {self.starts} times")
             self.starts += 1
             try:
-                self.process = self.sandbox.worker()
+                self.process = self.sandbox.worker(CPU_SECONDS + int(self.seconds))
             except (OSError, EOFError, ValueError) as error:
                 raise Died(f"no process could be started: {error}") from error
             if self.process.missing:
@@ -107,6 +108,7 @@ class Student:
         try:
             wire.send(self.process.connection, {"ask": operation, **options})
             while True:
+                self.process.wait_for_message(wait)
                 answer = wire.receive(self.process.connection, wait)
                 if not isinstance(answer, dict):
                     raise ValueError("a message of another form")

@@ -152,14 +152,14 @@ class Worker:
         return ""
 
     def limit(self, seconds: float) -> None:
-        """Raise TooLong after so much processor time, or five times as much by the clock; 0: never."""
+        """Raise TooLong after so much processor time, or twelve times as much by the clock; 0: never."""
 
         def stop(*_) -> None:
             if self.armed:
                 raise TooLong(f"cut off after {seconds:.1g} s")
 
         self.armed = seconds > 0
-        for kind, timer, factor in ((signal.SIGPROF, signal.ITIMER_PROF, 1), (signal.SIGALRM, signal.ITIMER_REAL, 5)):
+        for kind, timer, factor in ((signal.SIGPROF, signal.ITIMER_PROF, 1), (signal.SIGALRM, signal.ITIMER_REAL, 12)):
             signal.setitimer(timer, factor * seconds, 0.5 if seconds else 0)
             if seconds:
                 signal.signal(kind, stop)  # again every time: a notebook may have set its own
