@@ -51,8 +51,14 @@ class GpuTensor(Tensor):
     def __torch_dispatch__(cls, func, types, args=(), kwargs=None):
         raise RuntimeError(f"{func} on a tensor of the fake GPU, outside of fake_gpu()")
 
-    def tolist(self) -> Any:
+    def tolist(self) -> Any:  # PyTorch's own methods of these three names refuse subclasses
         return self.cpu().tolist()
+
+    def __format__(self, spec: str) -> str:
+        return format(self.cpu(), spec)
+
+    def __repr__(self) -> str:
+        return repr(self.cpu())
 
     def __reduce_ex__(self, protocol: int) -> Any:
         return self.inner.__reduce_ex__(protocol)  # a file holds the numbers
