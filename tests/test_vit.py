@@ -510,3 +510,15 @@ def test_the_gpus_settings_learn_within_the_range_of_float16(vit):
     assert losses[-1] < losses[0] - 0.1 and losses[0] < math.log(10) + 0.1
     assert largest["activation"] < 65_504 / 100
     assert largest["gradient"] * 2**13 < 65_504  # the scaler starts with 2**16, and halves it where that is too much
+
+
+def test_attention_drops_weights_and_outputs_in_training(vit, monkeypatch):
+    dropped = []
+
+    def record(x, rate, training):
+        dropped.append((tuple(x.shape), rate, training))
+        return x
+
+    monkeypatch.setattr(vit, "dropout", record)
+    vit.Attention(dim=8, num_heads=2, dropout=0.3)(torch.randn(1, 5, 8))
+    assert dropped == [((1, 2, 5, 5), 0.3, True), ((1, 5, 8), 0.3, True)]
