@@ -6,9 +6,7 @@ import sys
 from html.parser import HTMLParser
 
 import pytest
-from PIL import Image
 
-from tools import overview
 from tools.folders import MARKER, fresh_folder
 from tools.notebooks import ROOT, TASKS
 from tools.site import build, formulas
@@ -102,8 +100,3 @@ def test_the_commands_refuse_a_folder_of_the_users_with_one_message(tmp_path):
         done = subprocess.run([sys.executable, "-m", *command, tmp_path], cwd=ROOT, capture_output=True, text=True)
         assert done.returncode == 1 and "was not made by" in done.stderr and "Traceback" not in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
-
-
-def test_the_picture_of_the_readme_shows_the_saved_notebooks():
-    """Run python -m tools.overview after the notebooks were executed again."""
-    assert Image.open(overview.PICTURE).text["Source"] == overview.source()
