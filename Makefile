@@ -8,6 +8,7 @@ NOTEBOOKS ?=
 SET ?=
 FILE ?=
 DIR ?=
+EXECUTE ?=
 SEEDS ?= 1 2
 KILLS ?= 20
 WRITE ?=
@@ -44,8 +45,8 @@ test: $(INSTALLED)  ## runs all tests on two cores, the notebooks on samples amo
 quick: $(INSTALLED)  ## runs the tests that take seconds
 	$(PY) -m pytest -m "not slow and not browser"
 
-grade: $(INSTALLED)  ## grades the notebooks, or FILE=other.ipynb, or a folder of submissions DIR=... (their code is executed!)
-	$(if $(WRITE),$(PY) -m tools.tables grade) $(PY) -m grader $(if $(FILE)$(DIR),"$(FILE)$(DIR)")
+grade: $(INSTALLED)  ## grades the notebooks, or FILE=other.ipynb, or a folder of submissions DIR=... (their code is executed!); EXECUTE=1: also whole, on samples
+	$(if $(WRITE),$(PY) -m tools.tables grade) $(PY) -m grader $(if $(FILE)$(DIR),"$(FILE)$(DIR)") $(if $(EXECUTE),--execute)
 
 mutants: $(INSTALLED)  ## puts mutations into copies of the code and reports which the tests catch
 	$(PY) -m tools.mutants $(RECORD)

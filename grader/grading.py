@@ -11,8 +11,9 @@ from grader.student import LOAD_SECONDS, Died, Student, Wrong, examine
 EXECUTE_SECONDS = 900.0  # of processor time
 
 
-def grade_notebook(notebook: NotebookNode, which: str, sandbox: Sandbox, execute: bool = False,
-                   seconds: float = LOAD_SECONDS) -> Grade:  # fmt: skip
+def grade_notebook(
+    notebook: NotebookNode, which: str, sandbox: Sandbox, execute: bool = False, seconds: float = LOAD_SECONDS
+) -> Grade:
     """Judge one notebook; whatever happens in it, a grade comes back.
 
     Args:

@@ -50,11 +50,17 @@ def probabilities(student: Student, text: Tensor, length: Tensor, key: str = "mo
 
 def reference(model: Model, text: Tensor, length: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     """The same network from nn.RNN on packed sequences: probabilities, and its parameters by name."""
-    w = {name: weight(model, name).double().clone().requires_grad_()
-         for name in ("W_xh", "W_hh", "W_hy", "b_xh", "b_hh", "b_hy", "embedding")}  # fmt: skip
+    w = {
+        name: weight(model, name).double().clone().requires_grad_()
+        for name in ("W_xh", "W_hh", "W_hy", "b_xh", "b_hh", "b_hy", "embedding")
+    }
     layer = nn.RNN(INPUT, HIDDEN).double()
-    inner = {"weight_ih_l0": w["W_xh"].T, "weight_hh_l0": w["W_hh"].T, "bias_ih_l0": w["b_xh"].flatten(),
-             "bias_hh_l0": w["b_hh"].flatten()}  # fmt: skip
+    inner = {
+        "weight_ih_l0": w["W_xh"].T,
+        "weight_hh_l0": w["W_hh"].T,
+        "bias_ih_l0": w["b_xh"].flatten(),
+        "bias_hh_l0": w["b_hh"].flatten(),
+    }
     packed = nn.utils.rnn.pack_padded_sequence(w["embedding"][text], length, enforce_sorted=False)
     _, last = torch.func.functional_call(layer, inner, (packed,))
     return (last[0] @ w["W_hy"] + w["b_hy"].flatten()).softmax(1), w
@@ -68,8 +74,10 @@ def tokens(student: Student, text: str) -> list[int]:
     value = student.call("collate_batch", [[1, text]])["value"]
     require(isinstance(value, list) and len(value) == 3, "expected (text, label, length)")
     row = tensor(value[0], "the text is no tensor")
-    require(row.shape == (len(text.split()), 1), f"a batch of one text of {len(text.split())} words gave text of shape "
-            f"{tuple(row.shape)}, expected (T, B)")  # fmt: skip
+    require(
+        row.shape == (len(text.split()), 1),
+        f"a batch of one text of {len(text.split())} words gave text of shape {tuple(row.shape)}, expected (T, B)",
+    )
     return row.flatten().tolist()
 
 
@@ -102,8 +110,12 @@ def collate_batch_cuts_and_pads_to_the_average_length(student: Student) -> None:
 @check(NAME, "1b")
 def parameters_have_the_assignments_names_and_shapes(student: Student) -> None:
     model = network(student, torch.float32)
-    expected = {"embedding": (VOCABULARY, INPUT), "W_xh": (INPUT, HIDDEN), "W_hh": (HIDDEN, HIDDEN),
-                "W_hy": (HIDDEN, CLASSES)}  # fmt: skip
+    expected = {
+        "embedding": (VOCABULARY, INPUT),
+        "W_xh": (INPUT, HIDDEN),
+        "W_hh": (HIDDEN, HIDDEN),
+        "W_hy": (HIDDEN, CLASSES),
+    }
     for name, shape in expected.items():
         found = tuple(weight(model, name).shape)
         require(found == shape, f"{name} has shape {found}, expected {shape}")
@@ -209,8 +221,10 @@ def loss_equals_torchs_cross_entropy_with_its_gradient_and_counts_hits(student: 
         expected = F.nll_loss(prediction.log(), label)
         factor = 1 if is_close(loss, expected.detach(), LOSS_TOLERANCE) else count
         (gradient,) = torch.autograd.grad(factor * expected, prediction)
-        require(is_close(loss, factor * expected.detach(), LOSS_TOLERANCE * factor),
-                f"the loss is {loss:.4f}, expected {expected:.4f} (mean) or {count * expected:.4f} (sum)")  # fmt: skip
+        require(
+            is_close(loss, factor * expected.detach(), LOSS_TOLERANCE * factor),
+            f"the loss is {loss:.4f}, expected {expected:.4f} (mean) or {count * expected:.4f} (sum)",
+        )
         atol = LOSS_TOLERANCE * gradient.abs().max().item()
         require(is_close(answer["inputs"][0], gradient, atol), "the loss's gradient differs from cross-entropy's")
         if factor != 1:
@@ -301,8 +315,10 @@ def train_and_evaluate_average_over_texts(student: Student) -> None:
     scheduler(student, 0.0)
     for what, args in (("evaluate", ["model", "loader"]), ("train", ["model", "loader", "scheduler"])):
         found = pair(student.call(what, *map(Ref, args)), what)
-        agrees = any(math.isclose(a, b, abs_tol=2e-3) and math.isclose(found[1], c, abs_tol=1e-2)
-                     for a, (b, c) in ((found[0], value) for value in expected))  # fmt: skip
+        agrees = any(
+            math.isclose(a, b, abs_tol=2e-3) and math.isclose(found[1], c, abs_tol=1e-2)
+            for a, (b, c) in ((found[0], value) for value in expected)
+        )
         loss, accuracy = max(expected, key=lambda value: value[1] == 30.0)
         require(
             agrees,
@@ -315,8 +331,13 @@ def train_and_evaluate_average_over_texts(student: Student) -> None:
 def evaluate_changes_nothing_and_train_learns(student: Student) -> None:
     student.model("model", "RNN", sizes(16, 8), None, dtype=torch.float32, **{"@least": 4})
     label = torch.arange(8) % CLASSES
-    student.ask("make", key="loader", kind="loader", count=16,
-                batches=[[label.repeat(5, 1) + 2, label, torch.full((8,), 5)]] * 2)  # fmt: skip
+    student.ask(
+        "make",
+        key="loader",
+        kind="loader",
+        count=16,
+        batches=[[label.repeat(5, 1) + 2, label, torch.full((8,), 5)]] * 2,
+    )
     before = student.ask("parameters", key="model")
     first, _ = pair(student.call("evaluate", Ref("model"), Ref("loader")), "evaluate")
     after = student.ask("parameters", key="model")
@@ -330,5 +351,8 @@ def evaluate_changes_nothing_and_train_learns(student: Student) -> None:
         require(outside, "neither train nor any other cell updates the schedule")
     student.call("train", Ref("model"), Ref("loader"), Ref("scheduler"), times=80)
     last, accuracy = pair(student.call("evaluate", Ref("model"), Ref("loader")), "evaluate")
-    require(last < 0.5 * first and accuracy == 100.0, f"four words that tell the class were not learned in 82 epochs: "
-            f"loss {first:.3f} -> {last:.3f}, accuracy {accuracy:.1f} %")  # fmt: skip
+    require(
+        last < 0.5 * first and accuracy == 100.0,
+        f"four words that tell the class were not learned in 82 epochs: "
+        f"loss {first:.3f} -> {last:.3f}, accuracy {accuracy:.1f} %",
+    )

@@ -18,9 +18,20 @@ from grader.wire import Ref
 NAME = "hw4_seq2seq"
 SOS, EOS, WIDTH = 0, 1, 10  # the course pads every sentence to ten tokens
 USES = {  # operations that do something with what they are given
-    "linear", "lstm", "lstm_cell", "addmm", "matmul", "__matmul__", "mm", "bmm", "einsum", "baddbmm", "tanh", "add",
+    "linear",
+    "lstm",
+    "lstm_cell",
+    "addmm",
+    "matmul",
+    "__matmul__",
+    "mm",
+    "bmm",
+    "einsum",
+    "baddbmm",
+    "tanh",
+    "add",
     "__add__",
-}  # fmt: skip
+}
 
 
 class Setting:
@@ -97,10 +108,14 @@ def log_probabilities(student: Student, out: Tensor) -> tuple[Tensor, list[int]]
     filled = out[:, :, columns].double()
     if is_close(filled.exp().sum(1), torch.ones_like(filled[:, 0]), 1e-3):
         return out, columns
-    require(not (filled.min() >= 0 and is_close(filled.sum(1), torch.ones_like(filled[:, 0]), 1e-3)),
-            "the output holds probabilities, expected log-probabilities (or logits with CrossEntropyLoss)")  # fmt: skip
-    require(any("CrossEntropyLoss" in source or "cross_entropy" in source for source in student.cells.values()),
-            "the output holds no log-probabilities: their exponentials do not sum to 1")  # fmt: skip
+    require(
+        not (filled.min() >= 0 and is_close(filled.sum(1), torch.ones_like(filled[:, 0]), 1e-3)),
+        "the output holds probabilities, expected log-probabilities (or logits with CrossEntropyLoss)",
+    )
+    require(
+        any("CrossEntropyLoss" in source or "cross_entropy" in source for source in student.cells.values()),
+        "the output holds no log-probabilities: their exponentials do not sum to 1",
+    )
     student.grade.remark("the model returns logits, and CrossEntropyLoss normalizes them")
     return out.log_softmax(1), columns
 
@@ -365,9 +380,11 @@ def evaluate_returns_the_loss_and_changes_nothing(student: Student) -> None:
             expected.add(sum(row[0] * row[weight] for row in means) / sum(row[weight] for row in means))
     if any(math.isclose(found, value, rel_tol=2e-3) for value in expected):
         return
-    require(any(math.isclose(found, math.exp(value), rel_tol=2e-3) for value in expected),
-            f"evaluate returned {found:.4f}, expected the mean loss ({min(expected):.4f} to {max(expected):.4f}, "
-            "by what is counted)")  # fmt: skip
+    require(
+        any(math.isclose(found, math.exp(value), rel_tol=2e-3) for value in expected),
+        f"evaluate returned {found:.4f}, expected the mean loss ({min(expected):.4f} to {max(expected):.4f}, "
+        "by what is counted)",
+    )
     student.grade.remark("evaluate returns the perplexity, not the loss")
 
 

@@ -112,8 +112,11 @@ def patchification_equals_one_convolution_over_separate_patches(student: Student
         bias = part.model.parameters.get(f"{convolutions[0]}.bias")
         cut = F.unfold(x, patch, stride=patch).transpose(1, 2)  # (B, N, 3 * height * width)
         expected = F.linear(cut, weight.flatten(1), None if bias is None else bias.double())
-        require(part.output.shape == expected.shape, f"images {tuple(x.shape)} with patches {patch} gave "
-                f"{tuple(part.output.shape)}, expected {tuple(expected.shape)}")  # fmt: skip
+        require(
+            part.output.shape == expected.shape,
+            f"images {tuple(x.shape)} with patches {patch} gave "
+            f"{tuple(part.output.shape)}, expected {tuple(expected.shape)}",
+        )
         require(is_close(part.output, expected), "the tokens are not the embedded patches, row after row")
 
 
@@ -144,18 +147,24 @@ def judge_attention(student: Student, heads: int) -> None:
         total = sum(out.shape[-1] for _, _, out in linears)
         project = linears[-1] if total == 4 * D and linears[-1][2].shape[-1] == D else None
         maps = linears[:-1] if project else linears
-        require(sum(out.shape[-1] for _, _, out in maps) == 3 * D, f"its Linear layers give {total} features for {D}: "
-                "expected a query, a key and a value for each, and an output")  # fmt: skip
+        require(
+            sum(out.shape[-1] for _, _, out in maps) == 3 * D,
+            f"its Linear layers give {total} features for {D}: "
+            "expected a query, a key and a value for each, and an output",
+        )
         for name, given, out in maps:
             weight, bias = (part.model.parameters.get(f"{name}.{kind}") for kind in ("weight", "bias"))
             slices = x.to(given).unfold(2, given.shape[-1], 1).unbind(2) if given.shape[-1] <= D else ()
             require(any(is_close(given, piece) for piece in slices), f"{name} is not given the tokens")
             require(is_close(out, F.linear(given, weight, bias)), f"{name} does not return its linear map")
         features = torch.cat([out for _, _, out in maps], 2).double()
-        scales = {"": width**-0.5, "scores are not divided by the square root of the head's width": 1.0,
-                  "scores are multiplied by the square root of the head's width": width**0.5,
-                  "scores are divided by the square root of the whole width": D**-0.5,
-                  "scores are divided by the head's width": 1 / width}  # fmt: skip
+        scales = {
+            "": width**-0.5,
+            "scores are not divided by the square root of the head's width": 1.0,
+            "scores are multiplied by the square root of the head's width": width**0.5,
+            "scores are divided by the square root of the whole width": D**-0.5,
+            "scores are divided by the head's width": 1 / width,
+        }
         problem = "the result is no softmax(q k / sqrt(d)) v of its Linear layers' outputs, in whatever order"
         if matches(part, features, heads, scales[""], project):
             continue
@@ -263,11 +272,15 @@ def vit_embeds_attends_and_reads_the_class_token(student: Student) -> None:
 
     patches, blocks = whole.modules("Patchification"), whole.modules("Block")
     require(len(patches) == 1, f"Patchification was called {len(patches)} times, expected once")
-    require(len({name for name, _, _ in blocks}) == len(blocks) == DEPTH,
-            f"{len(blocks)} calls of blocks for a depth of {DEPTH}, each block once expected")  # fmt: skip
+    require(
+        len({name for name, _, _ in blocks}) == len(blocks) == DEPTH,
+        f"{len(blocks)} calls of blocks for a depth of {DEPTH}, each block once expected",
+    )
     tokens = torch.cat([p["cls_token"].expand(2, -1, -1).to(patches[0][2]), patches[0][2]], 1)
-    require(is_close(blocks[0][1], tokens + p["pos_embedding"].to(tokens)),
-            "the first block is not given class token and patches plus the position embedding")  # fmt: skip
+    require(
+        is_close(blocks[0][1], tokens + p["pos_embedding"].to(tokens)),
+        "the first block is not given class token and patches plus the position embedding",
+    )
     for (_, _, before), (_, after, _) in itertools.pairwise(blocks):
         require(is_close(before, after), "a block is not given what the block before it returned")
     readout = blocks[-1][2][:, 0]
@@ -293,8 +306,11 @@ def vit_embeds_attends_and_reads_the_class_token(student: Student) -> None:
         raise Wrong("the head is not given the normalized class token of the last block")
     bias = p.get(f"{name}.bias")
     logits = F.linear(given, p[f"{name}.weight"].to(given), None if bias is None else bias.to(given))
-    require(is_close(whole.output, logits), "the output is not the head's logits"
-            + (" but probabilities" if is_close(whole.output, logits.softmax(1)) else ""))  # fmt: skip
+    require(
+        is_close(whole.output, logits),
+        "the output is not the head's logits"
+        + (" but probabilities" if is_close(whole.output, logits.softmax(1)) else ""),
+    )
 
 
 @check(NAME, "3d")

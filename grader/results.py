@@ -40,8 +40,11 @@ def printed(notebook: NotebookNode) -> list[Line]:
         for output in cell.get("outputs", []):
             text = str(output.get("text", "") or output.get("data", {}).get("text/plain", ""))[:left]
             left -= len(text)
-            lines += [Line(number, part[:LINE_LIMIT].strip() if not part.startswith("RESULT ") else part)
-                      for part in re.split(r"[\r\n]+", text) if part.strip()]  # fmt: skip
+            lines += [
+                Line(number, part[:LINE_LIMIT].strip() if not part.startswith("RESULT ") else part)
+                for part in re.split(r"[\r\n]+", text)
+                if part.strip()
+            ]
     return lines
 
 
@@ -114,11 +117,17 @@ def judge_outputs(notebook: NotebookNode, grade: Grade) -> None:
     if result is None:
         decide("result", f"no {what} is printed in the outputs")
     else:
-        grade.found.append(f"{result.part or 'unlabeled'} {what} {result.value:g} in cell {result.line.cell}: "
-                           f"{result.line.text[:100]!r}")  # fmt: skip
+        grade.found.append(
+            f"{result.part or 'unlabeled'} {what} {result.value:g} in cell {result.line.cell}: "
+            f"{result.line.text[:100]!r}"
+        )
         reached = 1 < result.value < TARGET[name] if lower else 100 >= result.value > TARGET[name]
-        decide("result", "" if reached else f"the {what} printed is {result.value:g}, expected "
-               f"{'below' if lower else 'above'} {TARGET[name]:g}")  # fmt: skip
+        decide(
+            "result",
+            ""
+            if reached
+            else f"the {what} printed is {result.value:g}, expected {'below' if lower else 'above'} {TARGET[name]:g}",
+        )
         if result.part == "train":
             decide("result", f"the only {what} printed is of the training data")
         elif result.part != "test":

@@ -19,9 +19,19 @@ from grader.source import python
 PACKAGES = {"torch", "torchvision", "torchtext", "tensorboard", "matplotlib", "numpy", "tqdm", "common", "data"}
 STANDARD = sys.stdlib_module_names | {"IPython", "google", "ipywidgets"}  # and what belongs to Colab
 HARMLESS = {  # they tabulate, draw, read or download, and offer no layer
-    "PIL", "pandas", "portalocker", "psutil", "requests", "scipy", "seaborn", "sklearn", "torchdata", "torchinfo",
-    "torchsummary", "yaml",
-}  # fmt: skip
+    "PIL",
+    "pandas",
+    "portalocker",
+    "psutil",
+    "requests",
+    "scipy",
+    "seaborn",
+    "sklearn",
+    "torchdata",
+    "torchinfo",
+    "torchsummary",
+    "yaml",
+}
 MODULES = {"torch", "torch.nn", "torch.nn.functional", "torch.nn.modules"}  # whose attributes are followed
 INSPECTED = {"hasattr", "print", "isinstance", "help", "type", "id", "repr", "str"}  # may be given such a module
 _CONTAINERS = r"Module(List|Dict)?|Parameter(List|Dict)?|Buffer|Sequential|Identity|Flatten|Unflatten"
@@ -204,8 +214,9 @@ class _Reader(ast.NodeVisitor):
         for decorator in getattr(node, "decorator_list", ()):
             self.visit(decorator)
         outer, body = self.origin, node.body if isinstance(node.body, list) else [node.body]
-        stored = {n.id for child in body for n in ast.walk(child)
-                  if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}  # fmt: skip
+        stored = {
+            n.id for child in body for n in ast.walk(child) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)
+        }
         local = _argument_names(node) | stored
         self.origin = {name: path for name, path in self.ever.items() if name not in local}
         for child in body:

@@ -82,9 +82,12 @@ def _restrict(seconds: int, folder: str, isolated: bool) -> None:
         _call("prctl", _NO_NEW_PRIVS, 1, 0, 0, 0)
     size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     limits = {
-        resource.RLIMIT_CPU: seconds, resource.RLIMIT_AS: size + MEMORY, resource.RLIMIT_FSIZE: FILE_SIZE,
-        resource.RLIMIT_CORE: 0, resource.RLIMIT_NOFILE: 256,
-    }  # fmt: skip
+        resource.RLIMIT_CPU: seconds,
+        resource.RLIMIT_AS: size + MEMORY,
+        resource.RLIMIT_FSIZE: FILE_SIZE,
+        resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_NOFILE: 256,
+    }
     if os.getuid() == 0 or isolated:  # elsewhere, the user's other processes would be counted too
         limits[resource.RLIMIT_NPROC] = PROCESSES
     for kind, limit in limits.items():
@@ -201,15 +204,26 @@ class Sandbox:
     def _start(self) -> None:
         self._control, other = socket.socketpair()
         environment = {
-            "PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": "/nonexistent", "USER": "student",
-            "HW4_DATA": "sample", "HW4_DEVICE": "cpu", "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1",
-            "CUDA_VISIBLE_DEVICES": "", "PYTHONDONTWRITEBYTECODE": "1", "PYTHONWARNINGS": "ignore",
-        }  # fmt: skip
+            "PATH": "/usr/local/bin:/usr/bin:/bin",
+            "LANG": "C.UTF-8",
+            "HOME": "/nonexistent",
+            "USER": "student",
+            "HW4_DATA": "sample",
+            "HW4_DEVICE": "cpu",
+            "MPLBACKEND": "Agg",
+            "OMP_NUM_THREADS": "1",
+            "CUDA_VISIBLE_DEVICES": "",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "PYTHONWARNINGS": "ignore",
+        }
         with other:
             self._server = subprocess.Popen(
                 [sys.executable, "-m", "grader.sandbox", str(other.fileno())],
-                cwd=ROOT, env=environment, pass_fds=[other.fileno()], stdin=subprocess.DEVNULL,
-            )  # fmt: skip
+                cwd=ROOT,
+                env=environment,
+                pass_fds=[other.fileno()],
+                stdin=subprocess.DEVNULL,
+            )
 
     def worker(self, seconds: int) -> Process:
         """A new worker that may use the processor for so many seconds."""

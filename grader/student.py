@@ -59,8 +59,14 @@ class Model:
 class Student:
     """One notebook under examination."""
 
-    def __init__(self, sandbox: Sandbox, cells: dict[int, str], grade: Grade, seconds: float = LOAD_SECONDS,
-                 keep_output: bool = False):  # fmt: skip
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        cells: dict[int, str],
+        grade: Grade,
+        seconds: float = LOAD_SECONDS,
+        keep_output: bool = False,
+    ):
         self.cells, self.grade = {str(number): source for number, source in cells.items()}, grade
         self.sandbox, self.seconds, self.keep_output = sandbox, seconds, keep_output
         self.process: Process | None = None
@@ -85,8 +91,9 @@ class Student:
             try:
                 if self.starts == 1:
                     self.rules = self.ask("rules", cells=self.cells, notebook=self.grade.notebook)
-                self.notes = self.ask("load", cells=self.cells, skip=self.skip, seconds=self.seconds,
-                                      keep_output=self.keep_output)  # fmt: skip
+                self.notes = self.ask(
+                    "load", cells=self.cells, skip=self.skip, seconds=self.seconds, keep_output=self.keep_output
+                )
                 return
             except Died as death:
                 self.grade.remark(
@@ -130,8 +137,16 @@ class Student:
 
     # ------------------------------------------------------------------ models
 
-    def model(self, key: str, kind: str, args: list, values: Callable[[str, Tensor], Tensor] | None = None,
-              std: float = 0.0, dtype: torch.dtype = torch.float64, **options: Any) -> Model:  # fmt: skip
+    def model(
+        self,
+        key: str,
+        kind: str,
+        args: list,
+        values: Callable[[str, Tensor], Tensor] | None = None,
+        std: float = 0.0,
+        dtype: torch.dtype = torch.float64,
+        **options: Any,
+    ) -> Model:
         """Build a model in evaluation mode, its parameters set to ``values`` or drawn at random."""
         info = self.ask("build", key=key, kind=kind, args=args, options=options)
         parameters = {name: p.to(dtype) for name, p in info["parameters"].items()}

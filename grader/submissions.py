@@ -133,7 +133,9 @@ def read(path: Path) -> Submission:
 def submissions(folder: Path) -> list[Path]:
     """What each student handed in: archives, folders, or single notebooks."""
     return [
-        path for path in sorted(folder.iterdir())
-        if not path.name.startswith((".", "__")) and not path.is_symlink()
+        path
+        for path in sorted(folder.iterdir())
+        if not path.name.startswith((".", "__"))
+        and not path.is_symlink()
         and (path.is_dir() or path.suffix.lower() in (".zip", ".ipynb"))
-    ]  # fmt: skip
+    ]

@@ -174,9 +174,11 @@ class Worker:
         """What the notebook's data cells left: the padding index, the sizes of vocabularies, widths."""
         values = {name: value for name, value in self.space.items() if not name.startswith("_")}
         deeper = {
-            key: value for owner in values.values() if isinstance(getattr(owner, "__dict__", None), dict)
-            and not isinstance(owner, type | types.ModuleType) for key, value in vars(owner).items()
-        }  # fmt: skip
+            key: value
+            for owner in values.values()
+            if isinstance(getattr(owner, "__dict__", None), dict) and not isinstance(owner, type | types.ModuleType)
+            for key, value in vars(owner).items()
+        }
         found: dict[str, Any] = {"langs": {}}
         for name, value in {**deeper, **values}.items():
             if isinstance(value, int) and not isinstance(value, bool):
@@ -225,10 +227,12 @@ class Worker:
         return {
             "parameters": dict(model.named_parameters()),
             "trainable": [name for name, p in model.named_parameters() if p.requires_grad],
-            "modules": [[name, kind, package, [base.__name__ for base in type(m).__mro__]]
-                        for (name, kind, package), m in zip(modules_of(model), model.modules(), strict=True)],
+            "modules": [
+                [name, kind, package, [base.__name__ for base in type(m).__mro__]]
+                for (name, kind, package), m in zip(modules_of(model), model.modules(), strict=True)
+            ],
             "patched": [name for name, p in model.named_parameters() if not isinstance(p, nn.Parameter)],
-        }  # fmt: skip
+        }
 
     def set(self, key: str, values: dict | None, dtype: str, training: bool, std: float = 0.0) -> None:
         """Convert a model to a precision and set its parameters, to given values or at random."""

@@ -4,6 +4,7 @@ import socket
 
 import made_notebooks
 import pytest
+from conftest import read
 from made_notebooks import COURSE, course, plain
 
 from grader import grading
@@ -54,6 +55,11 @@ def test_a_verdict_on_an_unknown_part_is_refused():
 
 
 # ------------------------------------------------------------------------------------ right
+
+
+@pytest.mark.parametrize("name", COURSE)
+def test_our_notebooks_earn_every_point(sandbox, name):
+    assert lost(grade_notebook(read(name), name, sandbox)) == {}
 
 
 @pytest.mark.parametrize("name", COURSE)

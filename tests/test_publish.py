@@ -59,12 +59,22 @@ def test_what_is_committed_is_what_the_command_writes(project):
 @pytest.mark.parametrize(
     ("repository", "ref"),
     (
-        ("owner", "main"), ("owner/", "main"), ("/name", "main"), ("owner/name/tree", "main"), ("owner/..", "main"),
-        ("https://github.com/owner/name", "main"), ("own er/name", "main"), ("owner/name?x", "main"),
+        ("owner", "main"),
+        ("owner/", "main"),
+        ("/name", "main"),
+        ("owner/name/tree", "main"),
+        ("owner/..", "main"),
+        ("https://github.com/owner/name", "main"),
+        ("own er/name", "main"),
+        ("owner/name?x", "main"),
         ("-o/name", "main"),
-        ("owner/name", ""), ("owner/name", "-x"), ("owner/name", "a b"), ("owner/name", "a..b"), ("owner/name", 'a"b'),
+        ("owner/name", ""),
+        ("owner/name", "-x"),
+        ("owner/name", "a b"),
+        ("owner/name", "a..b"),
+        ("owner/name", 'a"b'),
     ),
-)  # fmt: skip
+)
 def test_an_unknown_form_is_refused_and_nothing_written(project, repository, ref):
     before = contents(project)
     with pytest.raises(ValueError, match="expected"):

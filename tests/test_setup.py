@@ -168,9 +168,10 @@ def installing(monkeypatch, tmp_path, requirements: str, status: int = 0) -> tup
     """What ``install_missing`` returns, and the commands it would have run."""
     commands = []
     monkeypatch.setattr(
-        install.subprocess, "run",
+        install.subprocess,
+        "run",
         lambda command, **_: commands.append(command) or subprocess.CompletedProcess(command, status, "", "no network"),
-    )  # fmt: skip
+    )
     (tmp_path / "requirements.txt").write_text(requirements)
     return install.install_missing(tmp_path / "requirements.txt"), commands
 
@@ -178,10 +179,16 @@ def installing(monkeypatch, tmp_path, requirements: str, status: int = 0) -> tup
 @pytest.mark.parametrize(
     ("requirement", "answer"),
     (
-        ("torch>=9.9", True), ("torch>=1.0", False), ("torch", False), ("numpy>=1,<99", False), ("numpy<1", True),
-        ("torchtext==0.6.0", False), ("torchtext==0.18.0", True), ("nosuchpackage", True),
+        ("torch>=9.9", True),
+        ("torch>=1.0", False),
+        ("torch", False),
+        ("numpy>=1,<99", False),
+        ("numpy<1", True),
+        ("torchtext==0.6.0", False),
+        ("torchtext==0.18.0", True),
+        ("nosuchpackage", True),
     ),
-)  # fmt: skip
+)
 def test_bounds_are_compared_with_the_version_that_is_here(requirement, answer):
     assert install.lacks(requirement) is answer
 

@@ -12,7 +12,7 @@ import nbformat
 from tools.notebooks import ROOT, TASKS, code_trees, normalized, parse_module
 
 _CODE = (*(f"{name}.ipynb" for name in TASKS), "common", "data")
-_TESTED = "rnn seq2seq vit notebooks common training broken_input survival data download".split()
+_TESTED = "rnn seq2seq vit notebooks common training broken_input survival data download grading rules".split()
 _TESTS = tuple(f"tests/test_{part}.py" for part in _TESTED)
 _DIRTY = " with uncommitted changes"
 NOT_WRITTEN = "*Not measured for this version.*"
@@ -28,9 +28,15 @@ class Table:
 
 TABLES = {  # named as the make targets that write them
     "grade": Table("docs/verification.md", (*_CODE, "grader")),
-    "mutants": Table("docs/verification.md", (*_CODE, *_TESTS, "tests/conftest.py", "tools/mutants.py")),
+    "mutants": Table(
+        "docs/verification.md",
+        (*_CODE, "grader", *_TESTS, "tests/conftest.py", "tests/made_notebooks.py", "tools/mutants.py"),
+    ),
     "chaos": Table("docs/verification.md", (*_CODE, "tools/chaos.py")),
-    "colab-check": Table("docs/verification.md", (*_CODE, "requirements.txt", "constraints.txt")),
+    "colab-check": Table(
+        "docs/verification.md",
+        (*_CODE, "tools/standalone.py", "tools/colab_check.py", "requirements.txt", "constraints.txt"),
+    ),
     "bench": Table("docs/speed.md", (*_CODE, "benchmarks/bench.py", "benchmarks/measure.py", "benchmarks/rows.py")),
     "seeds": Table("docs/results.md", _CODE),
 }
