@@ -149,6 +149,8 @@ WRONG = {  # what is wrong: homework, what it costs, edits of the course's noteb
         ("        torch.nn.utils.clip_grad_norm_(model.parameters(), clip)\n", ""),
         ("            epoch_loss += loss_fn(output[:, :, :-1], trg[:, 1:]).item()\n", ""))),
     "no clipping": ("hw4_seq2seq", {"2c": 10}, (("        torch.nn.utils.clip_grad_norm_(model.parameters(), clip)\n", ""),)),
+    "a decoder that ignores the word before": ("hw4_seq2seq", {"2a": 10}, (
+        ("embedded = self.dropout(self.embedding(input))", "embedded = 0 * self.dropout(self.embedding(input))"),)),
     "softmax over the sentences": ("hw4_seq2seq", {"2a": 10, "2b": 10}, (
         ("weights = F.softmax(scores, dim=1)", "weights = F.softmax(scores, dim=0)"),)),
     "no attention, perplexity of 8": ("hw4_seq2seq", {"2a": 10}, (("self.enc_hiddens, query)", "self.enc_hiddens, 0 * query)"),)),
