@@ -72,7 +72,7 @@ publish: $(INSTALLED)  ## points badges and setup cells at a public copy: REPO=o
 site: $(INSTALLED)  ## writes the saved notebooks as static pages into build/site/
 	$(PY) -m tools.site
 
-colab-check: $(INSTALLED)  ## runs the notebooks on Colab's own Python and packages, in a throw-away Debian (root, 15 minutes)
+colab-check: $(INSTALLED)  ## runs the notebooks on Colab's versions of Python and packages, in a throw-away Debian (root, half an hour)
 	$(PY) -m tools.colab_check $(RECORD)
 
 browser-test: $(INSTALLED)  ## drives the notebooks on samples in headless Chromium (apt-get install chromium)

@@ -43,11 +43,11 @@ def _isolate(folder: str) -> str:
     uid, gid = os.getuid(), os.getgid()
     try:
         _call("unshare", _NEWNS | _NEWIPC | _NEWPID | _NEWNET | (_NEWUSER if uid else 0))
+        if uid:
+            for file, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
+                Path(f"/proc/self/{file}").write_text(text)
     except OSError as error:
         return f"no namespaces ({error.strerror}): network and files were not shut off"
-    if uid:
-        for file, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
-            Path(f"/proc/self/{file}").write_text(text)
     attributes = (ctypes.c_uint64 * 4)(_ATTR_RDONLY, 0, 0, 0)
     try:
         _call("mount", b"none", b"/", None, _PRIVATE, None)
@@ -116,6 +116,9 @@ def _become_worker(connection: socket.socket, folder: str, seconds: int) -> None
         connection.close()
         os.waitpid(child, 0)
         os._exit(0)
+    if not missing:
+        with contextlib.suppress(OSError):  # the processes of its own namespace in place of all others
+            _call("mount", b"proc", b"/proc", b"proc", _NOSUID | _NODEV, None)
     for name in BESIDE:
         source, target = ROOT / name, Path(folder, name)
         if source.is_dir():

@@ -76,6 +76,13 @@ def test_what_may_not_be_published_is_an_error_even_where_an_older_result_lies(s
     assert result["error"] == error and "passed" not in result
 
 
+def test_a_misspelled_setting_ends_the_command_before_anything_runs(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["run_notebooks", "hw4_rnn", "--set", "epoch=3"])
+    with pytest.raises(SystemExit):
+        run_notebooks.main()
+    assert "--set epoch=...: there is no such setting in hw4_rnn: batch_size" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.xdist_group("executions")  # one after the other: each ends the TensorBoard servers started meanwhile
 @pytest.mark.parametrize("name", TASKS)

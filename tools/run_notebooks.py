@@ -12,6 +12,7 @@ import shutil
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from unittest.mock import patch
 
@@ -19,7 +20,7 @@ import nbformat
 import papermill
 import psutil
 
-from tools.notebooks import ROOT, TASKS, chosen, clean, fingerprint, read
+from tools.notebooks import ROOT, TASKS, chosen, clean, definitions, fingerprint, read
 
 BUILD = ROOT / "build"
 PLACES = {"HW4_DATA_DIR", "HW4_DEVICE"}  # where the data lie and what computes: fine for saved notebooks too
@@ -128,10 +129,15 @@ def main() -> int:
         parser.error(
             "--in-place with --set: a saved notebook shows what its own settings lead to; leave one of them out"
         )
+    settings = dict(setting.split("=", 1) for setting in arguments.set)
+    known = {field.name for name in names if settings for field in fields(definitions(name).Config)}
+    if unknown := sorted(settings.keys() - known):
+        parser.error(
+            f"--set {unknown[0]}=...: there is no such setting in {', '.join(names)}: {', '.join(sorted(known))}"
+        )
     results = {}
     for name in names:
         print(f"\n--- {name} on {data} data -> {(BUILD / data / name).relative_to(ROOT)}.ipynb", flush=True)
-        settings = dict(setting.split("=", 1) for setting in arguments.set)
         results[name] = execute(name, data, settings, publish=arguments.in_place)
         if arguments.in_place and "error" not in results[name]:
             shutil.copyfile(BUILD / data / f"{name}.ipynb", ROOT / f"{name}.ipynb")

@@ -14,6 +14,7 @@ from tools.notebooks import ROOT, TASKS, code_trees, normalized, parse_module
 _CODE = (*(f"{name}.ipynb" for name in TASKS), "common", "data")
 _TESTED = "rnn seq2seq vit notebooks common training broken_input survival data download grading rules".split()
 _TESTS = tuple(f"tests/test_{part}.py" for part in _TESTED)
+_GRADER = tuple(f"grader/{part}.py" for part in "rules judge_rnn judge_seq2seq judge_vit student worker".split())
 _DIRTY = " with uncommitted changes"
 NOT_WRITTEN = "*Not measured for this version.*"
 
@@ -30,7 +31,7 @@ TABLES = {  # named as the make targets that write them
     "grade": Table("docs/verification.md", (*_CODE, "grader")),
     "mutants": Table(
         "docs/verification.md",
-        (*_CODE, "grader", *_TESTS, "tests/conftest.py", "tests/made_notebooks.py", "tools/mutants.py"),
+        (*_CODE, *_GRADER, *_TESTS, "tests/conftest.py", "tests/made_notebooks.py", "tools/mutants.py"),
     ),
     "chaos": Table("docs/verification.md", (*_CODE, "tools/chaos.py")),
     "colab-check": Table(
