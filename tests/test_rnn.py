@@ -332,13 +332,16 @@ def test_evaluate_changes_nothing_and_train_does(rnn, model):
     assert not any(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
-def test_train_averages_over_texts_and_updates_the_schedule_every_batch(rnn, model):
+def test_train_averages_over_texts_and_takes_each_step_by_its_own_batch(rnn, model):
     model.dropout_ratio = model.word_dropout = model.h0_scale = 0.0
     text, label, length = torch.randint(11, (5, 10)), torch.randint(4, (10,)), torch.full((10,), 5)
     parts = [(text[:, :9], label[:9], length[:9]), (text[:, 9:], label[9:], length[9:])]
     scheduler = rnn.ScheduledOptim(torch.optim.SGD(model.parameters(), lr=0.0), 4, 1.0)  # learns nothing
     assert rnn.train(model, parts, scheduler) == pytest.approx(rnn.evaluate(model, [(text, label, length)]))
     assert scheduler.updates == 2
+    loss, _ = model.compute_loss(model(parts[1][0], parts[1][2]), parts[1][1])
+    gradients = torch.autograd.grad(loss, list(model.parameters()))  # of the last batch alone
+    assert all(torch.allclose(p.grad, gradient) for p, gradient in zip(model.parameters(), gradients, strict=True))
 
 
 # ------------------------------------------------------------------------------------ training as a whole

@@ -253,6 +253,19 @@ def test_train_takes_the_harness_loss_and_learns(seq2seq, batch, kind):
     assert last < 0.1 < first
 
 
+def test_each_step_follows_the_clipped_gradient_of_its_own_batch(seq2seq, fast, batch):
+    src, trg = batch
+    batches = [(src[:1], trg[:1]), (src[1:], trg[1:])]
+    fast.encoder.dropout = fast.decoder.dropout = fast.dropout = 0.0
+    before = [p.detach().clone() for p in fast.parameters()]
+    seq2seq.train(fast, batches, torch.optim.SGD(fast.parameters(), lr=0.0), seq2seq.translation_loss, clip=0.01)
+    found = torch.cat([p.grad.flatten() for p in fast.parameters()])
+    loss = seq2seq.translation_loss(fast(*batches[1]), batches[1][1])
+    alone = torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(fast.parameters()))])
+    assert alone.norm() > 0.01 and torch.allclose(found, 0.01 * alone / alone.norm(), atol=1e-7)
+    assert all(torch.equal(a, b) for a, b in zip(before, fast.parameters(), strict=True))
+
+
 def test_evaluate_changes_nothing_and_is_deterministic(seq2seq, fast, batch):
     before, loss_fn = [p.clone() for p in fast.parameters()], nn.NLLLoss(ignore_index=PAD)
     assert seq2seq.evaluate(fast.train(), [batch], loss_fn) == seq2seq.evaluate(fast.train(), [batch], loss_fn)
