@@ -8,6 +8,7 @@ from functools import cache
 
 import torch
 import torchvision
+import tqdm
 from PIL import Image
 
 from data import data as translation
@@ -133,6 +134,7 @@ def install() -> None:
     torchtext.data.functional.to_map_style_dataset = lambda rows: Rows(rows)
     torchtext.disable_torchtext_deprecation_warning = lambda: None
     torchvision.datasets.CIFAR10 = CIFAR10
+    sys.modules["tqdm.notebook"] = sys.modules["tqdm.auto"] = tqdm  # the bars of notebooks need a browser
     sys.modules["data"].prepareData, sys.modules["data"].Lang = translation.prepareData, translation.Lang
     for name in ("news", "images", "sentence_pairs"):
         function = cache(getattr(samples, name))
