@@ -46,7 +46,7 @@ def run_on_samples(notebook: NotebookNode, grade: Grade, sandbox: Sandbox) -> No
         student.start()
         lines = [results.Line(-1, line) for line in str(student.ask("output")).splitlines()]
         result = results.best(results.read(lines, grade.notebook))
-        failed = f"{len(student.notes)} statements failed" if student.notes else "every statement succeeded"
+        failed = f"statements that failed: {len(student.notes)}" if student.notes else "every statement succeeded"
         printed = f"{result.value:g} ({result.line.text[:80]!r})" if result else "no result"
         grade.found.append(f"executed on samples: {failed}, {printed}")
     except (Wrong, Died) as problem:
