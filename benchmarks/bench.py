@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
+from benchmarks import operators
 from benchmarks.measure import medians, peak_megabytes
 from benchmarks.rows import DEVICE, ROWS, attention, recurrence
 from common import plotting, session
@@ -116,7 +117,7 @@ def main() -> int:
     if not arguments.no_growth:  # before the first parallel work of this process
         for what, (sizes, build) in GROWTH.items():
             memory[what] = [peak_megabytes(lambda build=build, size=size: build(size)) for size in sizes]
-    lines = table()
+    lines = [*table(), "", *operators.table(ROWS)]
     if memory:
         exponents = growth(memory)
         print("\n".join(exponents))

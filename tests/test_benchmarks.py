@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from benchmarks import measure, rows, seeds
+from benchmarks import measure, operators, rows, seeds
 
 
 def test_medians_take_turns_and_measure_each_work_alone(monkeypatch):
@@ -57,6 +57,12 @@ def test_components_of_the_notebooks_their_references_and_floors_run(build):
 def test_every_row_has_a_name_a_shape_and_an_aim_unless_it_only_compares(row):
     assert row.work and row.shape and row.reference
     assert 0 < row.aim <= 1.2 if row.aim is not None else row.work.startswith("the same")
+
+
+def test_shares_name_the_operators_that_take_the_time():
+    a, b = torch.randn(400, 400), torch.randn(50, 50)
+    found = operators.shares(lambda: (a @ a, b.tanh()))
+    assert next(iter(found)) == "matmuls" and found["tanh"] > 0 and sum(found.values()) == pytest.approx(100)
 
 
 RESULT = {

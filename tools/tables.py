@@ -38,7 +38,10 @@ TABLES = {  # named as the make targets that write them
         "docs/verification.md",
         (*_CODE, "tools/standalone.py", "tools/colab_check.py", "requirements.txt", "constraints.txt"),
     ),
-    "bench": Table("docs/speed.md", (*_CODE, "benchmarks/bench.py", "benchmarks/measure.py", "benchmarks/rows.py")),
+    "bench": Table(
+        "docs/speed.md",
+        (*_CODE, *(f"benchmarks/{part}.py" for part in ("bench", "measure", "operators", "rows"))),
+    ),
     "seeds": Table("docs/results.md", _CODE),
 }
 
