@@ -89,6 +89,7 @@ def test_all_cells_run_and_tensorboard_draws_charts_whose_runs_can_be_hidden(lab
     page = browser.new_page(viewport={"width": 1400, "height": 1400})
     page.goto(f"{lab}/lab/workspaces/{name}/tree/{name}.ipynb")
     page.locator(".jp-NotebookPanel .jp-Cell").first.wait_for(timeout=60_000)
+    page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=120_000)  # sooner, it asks which kernel to start
     page.locator(".lm-MenuBar-itemLabel", has_text="Run").click()
     page.locator(".lm-Menu-item", has_text="Run All Cells").first.click()
     result = page.locator(".jp-OutputArea-output", has_text='RESULT {"task"').filter(has_text='"data": "sample"')
