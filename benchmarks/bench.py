@@ -19,9 +19,10 @@ import numpy as np
 import torch
 
 from benchmarks import operators
-from benchmarks.measure import medians, peak_megabytes
+from benchmarks.measure import peak_megabytes
 from benchmarks.rows import DEVICE, ROWS, attention, recurrence
 from common import plotting, session
+from common.timing import medians
 from tools import tables
 
 RESULTS = Path(__file__).parent / "results"

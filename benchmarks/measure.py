@@ -1,41 +1,15 @@
-"""Times as ratios, measured alternately in one run; peak memory, measured in a process of its own."""
+"""Peak memory, measured in a process of its own, and the floor of a work's time: its matrix multiplications alone."""
 
 import ctypes
 import gc
 import os
 import re
-import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
-Work = Callable[[], object]
-
-
-def synchronize() -> None:
-    """Wait for a GPU, which otherwise still works when Python goes on."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def medians(works: dict[str, Work], rounds: int = 9, seconds: float = 20.0) -> dict[str, float]:
-    """Median seconds of each work, taking turns; fewer rounds (three at least) if ``seconds`` are over."""
-    for work in works.values():
-        work(), work()
-    synchronize()
-    times: dict[str, list[float]] = {name: [] for name in works}
-    end = time.perf_counter() + seconds
-    for turn in range(rounds):
-        for name, work in works.items():
-            began = time.perf_counter()
-            work()
-            synchronize()
-            times[name].append(time.perf_counter() - began)
-        if turn >= 2 and time.perf_counter() > end:
-            break
-    return {name: statistics.median(each) for name, each in times.items()}
+from common.timing import Work
 
 
 def _status(field: str) -> int:

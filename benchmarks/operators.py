@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.measure import Work
 from benchmarks.rows import Row
+from common.timing import Work
 
 MATMULS = {"mm", "addmm", "addmm_", "bmm", "baddbmm", "convolution", "mkldnn_convolution", "convolution_backward"}
 ROUNDS, SHOWN = 5, 6

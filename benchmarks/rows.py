@@ -11,9 +11,10 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 from torchvision.models import VisionTransformer
 
-from benchmarks.measure import Work, matmuls
+from benchmarks.measure import matmuls
 from common import loss as losses
 from common import session
+from common.timing import Work
 from data import samples
 from data.data import EOS_token, SOS_token
 from tools.notebooks import definitions

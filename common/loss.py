@@ -4,23 +4,6 @@ import torch
 from torch import Tensor
 
 
-def check_labels(labels: Tensor, classes: int, ignore_index: int | None = None) -> None:
-    """Check once, where data is loaded, that labels can be trained on.
-
-    The losses below do not look at the values: reading them would make a GPU wait in every step.
-
-    Raises:
-        ValueError: for labels that are no integers, or one outside ``0 .. classes - 1`` (and not ``ignore_index``).
-    """
-    if labels.dtype != torch.long:
-        raise ValueError(f"labels are {labels.dtype}: expected torch.long")
-    wrong = labels[(labels < 0) | (labels >= classes)]
-    if ignore_index is not None:
-        wrong = wrong[wrong != ignore_index]
-    if len(wrong):
-        raise ValueError(f"label {int(wrong[0])} is out of range: expected 0 to {classes - 1}")
-
-
 def _check_shapes(scores: Tensor, target: Tensor) -> None:
     expected = (scores.shape[0], *scores.shape[2:]) if scores.ndim >= 2 else None
     if tuple(target.shape) != expected:
@@ -43,7 +26,7 @@ def negative_log_likelihood(
 
     Args:
         log_probs: ``(B, C, ...)`` log-probabilities.
-        target: ``(B, ...)`` long, classes in ``0 .. C-1`` or ``ignore_index``; see :func:`check_labels`.
+        target: ``(B, ...)`` long, classes in ``0 .. C-1`` or ``ignore_index``, unchecked: a GPU would wait.
         ignore_index: targets with this value count nowhere.
         smoothing: weight in ``[0, 1)`` of the uniform distribution over the classes
             (Szegedy et al. 2016, "Rethinking the Inception Architecture", section 7).

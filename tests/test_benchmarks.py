@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from benchmarks import measure, operators, rows, seeds
+from common import timing
 
 
 def test_medians_take_turns_and_measure_each_work_alone(monkeypatch):
@@ -19,8 +20,8 @@ def test_medians_take_turns_and_measure_each_work_alone(monkeypatch):
         clock[0] += next(durations)
 
     a, b = iter([9, 9, 1, 7, 2]), iter([9, 9, 4, 3, 30])  # the first two rounds warm up
-    monkeypatch.setattr(measure, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    assert measure.medians({"a": lambda: work("a", a), "b": lambda: work("b", b)}, rounds=3) == {"a": 2, "b": 4}
+    monkeypatch.setattr(timing, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    assert timing.medians({"a": lambda: work("a", a), "b": lambda: work("b", b)}, rounds=3) == {"a": 2, "b": 4}
     assert turns == ["a", "a", "b", "b"] + ["a", "b"] * 3
 
 

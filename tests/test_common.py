@@ -61,17 +61,6 @@ def test_other_errors_reach_the_caller_unchanged():
         loss.cross_entropy(torch.zeros(2, 3), torch.zeros(2))
 
 
-def test_labels_are_checked_where_data_is_loaded():
-    loss.check_labels(torch.tensor([0, 2, -1]), 3, ignore_index=-1)
-    for labels, message in (
-        (torch.tensor([0, 3]), "label 3"),
-        (torch.tensor([-1]), "label -1"),
-        (torch.ones(1), "float32"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            loss.check_labels(labels, 3)
-
-
 def test_dropout_keeps_the_mean_and_drops_whole_blocks_where_asked():
     torch.manual_seed(0)
     x = torch.ones(400, 10, 4)
@@ -143,6 +132,34 @@ def test_the_colors_can_be_told_apart_by_their_lightness_alone():
 
 
 # ------------------------------------------------------------------------------------ session
+
+
+@pytest.mark.parametrize(
+    ("processor", "able"),
+    (
+        ({"avx512_bf16": True}, True),  # AMD Zen 4
+        ({"avx512_bf16": True, "avx512_fp16": True}, False),  # Intel Sapphire Rapids whose AMX is hidden from the guest
+        ({"avx512_bf16": True, "avx512_fp16": True, "amx_bf16": True}, True),
+        ({"avx2": True}, False),
+    ),
+)
+def test_bfloat16_is_taken_on_a_processor_that_gains_from_it(monkeypatch, processor, able):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: processor)
+    assert session.has_bfloat16(torch.device("cpu")) is able
+
+
+def test_on_a_cpu_a_started_run_sums_in_the_same_order_every_time():
+    before, fill = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    try:
+        session.start(0, "cpu")
+        assert torch.are_deterministic_algorithms_enabled()
+        table = torch.randn(50, 64, requires_grad=True)
+        words, pull = torch.randint(50, (20_000,)), torch.randn(20_000, 64)
+        gradients = [torch.autograd.grad((table[words] * pull).sum(), table)[0] for _ in range(5)]
+        assert all(torch.equal(gradient, gradients[0]) for gradient in gradients)
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch.utils.deterministic.fill_uninitialized_memory = fill
 
 
 @pytest.mark.parametrize(("value", "higher", "passed"), ((71.0, True, True), (70.0, True, False), (6.9, False, False)))
