@@ -71,7 +71,7 @@ def news(nb: ModuleType, device: torch.device) -> Rehearsal:
 
 
 def translation(nb: ModuleType, device: torch.device) -> Rehearsal:
-    config = nb.Config(epochs=2, batch_size=4, emb_dim=4, hid_dim=6)
+    config = nb.Config(epochs=2, batch_size=4, emb_dim=4, hid_dim=6, min_piece_frequency=1)
     langs, pairs = (
         (Lang("fra"), Lang("eng")),
         [["a b c"[: 1 + 2 * (i % 3)], "d e f"[: 1 + 2 * (i % 3)]] for i in range(12)],
@@ -89,7 +89,7 @@ def translation(nb: ModuleType, device: torch.device) -> Rehearsal:
         plain = nb.build(nb.LSTMSeq2Seq, langs, config, device)
         nb.train(plain, batches(1), torch.optim.AdamW(plain.parameters()), nb.translation_loss, 1.0)
 
-    model = nb.build(nb.FastSeq2Seq, langs, config, device)
+    model = nb.build_spelled(langs, config, device)
     optimizer = torch.optim.AdamW(model.parameters(), fused=True)
     return Rehearsal(
         lambda count: nb.train(model, batches(count), optimizer, nb.translation_loss, 1.0),

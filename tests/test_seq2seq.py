@@ -327,6 +327,66 @@ def test_all_steps_at_once_equal_the_plain_loop_with_gradients(seq2seq, data, B,
     assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(*gradients, strict=True))
 
 
+WORDS = {"fra": "important importante porte a", "eng": "important import port ports i"}
+
+
+@pytest.fixture
+def spelled(seq2seq):
+    """A model whose words know their spelling, its languages, and their pieces that occur in two words or more."""
+    langs = [Lang(name) for name in WORDS]
+    for lang in langs:
+        lang.addSentence(WORDS[lang.name])
+    torch.manual_seed(0)
+    config = seq2seq.Config(emb_dim=4, hid_dim=6, min_piece_frequency=2)
+    model = seq2seq.build_spelled(langs, config, "cpu").double().eval()
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.5)
+    cut = {}
+    for lang, word in [(source, word) for source in langs for word in source.word2index]:
+        ends = [(i, i + n) for n in (3, 4, 5) for i in range(len(word) + 3 - n)]
+        cut[lang, word] = [f"<{word}>"[i:j] for i, j in ends]
+    kept = {key: [p for p in found if sum(p in other for other in cut.values()) >= 2] for key, found in cut.items()}
+    return model, langs, kept
+
+
+def test_a_words_vector_is_its_own_and_those_of_its_pieces_over_the_root_of_their_number(spelled):
+    model, langs, kept = spelled
+    assert kept[langs[1], "i"] == [] and len(kept[langs[0], "important"]) > 10
+    found = {}
+    for side, lang in zip((model.encoder, model.decoder), langs, strict=True):
+        for word, index in lang.word2index.items():
+            vector, vectors = side.embedding(torch.tensor([[index]]))[0, 0], side.embedding.vectors.weight
+            (share,) = torch.autograd.grad(vector[0], vectors)  # with which weight each piece's vector takes part
+            n = len(kept[lang, word])
+            assert share[:, 0].sort(descending=True).values[:n].tolist() == pytest.approx([max(1, n) ** -0.5] * n)
+            assert int(share.count_nonzero()) == n
+            assert torch.allclose(vector, side.embedding.own.weight[index] + share[:, 0] @ vectors, atol=1e-12)
+            found[lang, word] = set(share[:, 0].nonzero().flatten().tolist())
+    for a, b in itertools.combinations(found, 2):  # the same piece is the same vector, in both languages
+        assert len(found[a] & found[b]) == len(set(kept[a]) & set(kept[b]))
+
+
+def test_spelled_words_are_read_and_written_with_the_same_vectors_in_both_loops(seq2seq, spelled):
+    model, langs, _ = spelled
+    src, trg = torch.randint(2, 6, (3, 4)), torch.randint(2, 7, (3, 5))
+    src[:, -1] = trg[:, -1] = EOS
+    trg[:, 0] = SOS
+    output = model(src, trg)
+    assert torch.allclose(seq2seq.LSTMSeq2Seq.forward(model, src, trg), output, atol=1e-12)
+    vectors = model.decoder.embedding(torch.arange(langs[1].n_words))
+    x = torch.randn(2, 3, 4, dtype=torch.double)
+    expected = torch.einsum("bte,ve->btv", x, vectors) + model.decoder.classifier.bias
+    assert torch.allclose(model.decoder.classifier(x), expected, atol=1e-12)
+    output.sum().backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+def test_without_spelling_every_word_has_its_own_vector_alone(seq2seq, spelled):
+    plain = seq2seq.build_spelled(spelled[1], seq2seq.Config(emb_dim=4, hid_dim=6, spelling=False), "cpu")
+    assert type(plain.encoder.embedding) is type(plain.decoder.embedding) is nn.Embedding
+    assert plain.decoder.classifier.weight is plain.decoder.embedding.weight
+
+
 @pytest.mark.parametrize("kind", ("LSTMSeq2Seq", "FastSeq2Seq"))
 def test_dropout_and_word_dropout_act_in_training_alone(seq2seq, batch, kind):
     torch.manual_seed(0)
