@@ -33,7 +33,14 @@ from tools.notebooks import TASKS, chosen, python, read, run_cell, tags
 
 RUNS = f"build/chaos/{os.getpid()}"  # relative: each process resumes in a working folder of its own
 SETTINGS = {
-    "rnn": {"input_size": 16, "hidden_size": 32, "batch_size": 16, "validation": 50, "search_texts": 20},
+    "rnn": {
+        "input_size": 16,
+        "hidden_size": 32,
+        "batch_size": 16,
+        "validation": 50,
+        "search_texts": 20,
+        "search_epochs": 1,
+    },
     "seq2seq": {"emb_dim": 16, "hid_dim": 16, "batch_size": 32},
     "vit": {"dim": 16, "depth": 2, "num_heads": 2, "mlp_dim": 32, "batch_size": 20, "full_epochs": 2},
 }
