@@ -145,9 +145,9 @@ def clean(notebook: NotebookNode, publish: bool) -> NotebookNode:
     notebook.metadata.pop("papermill", None)
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
+        cell.metadata = NotebookNode({key: value for key, value in cell.metadata.items() if key in KEPT and value})
         if cell.cell_type != "code":
             continue
-        cell.metadata = NotebookNode({key: value for key, value in cell.metadata.items() if key in KEPT and value})
         cell.outputs = _as_on_a_terminal([o for o in cell.outputs if o.get("name") != "stderr"])
         if publish and tags(cell) & EMPTIED:
             cell.outputs = []
