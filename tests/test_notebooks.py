@@ -314,3 +314,6 @@ def test_cleaning_for_publication_keeps_results_and_drops_data_and_progress_bars
     assert [[o.text for o in c.outputs] for c in notebook.cells] == [["RESULT\n"], [], []]
     assert notebook.metadata["hw4"] == {"fingerprint": fingerprint(notebook)}
     assert notebook.cells[0].metadata == {"tags": ["define"], "cellView": "form"}
+
+    text = nbformat.v4.new_markdown_cell("text", metadata={"papermill": {}, "tags": []})
+    assert clean(nbformat.v4.new_notebook(cells=[text]), publish=True).cells[0].metadata == {}
