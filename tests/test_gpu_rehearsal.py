@@ -111,7 +111,7 @@ def images(nb: ModuleType, device: torch.device) -> Rehearsal:
     def use(model: nn.Module) -> None:
         loss, accuracy = nb.evaluate(model, data)
         assert math.isfinite(loss) and 0 <= accuracy <= 100
-        assert nb.predict(model, data.images, mirrored=True).shape == (12, 10)
+        assert nb.predict(model, data.images, nb.MOVED).shape == (12, 10)
         assert nb.class_attention(model, data.images).shape == (12, 4, 4)
         nb.position_similarity(model).numpy()
         nb.compare_muon(config, device, steps=2) if hasattr(nb, "compare_muon") else None

@@ -142,7 +142,7 @@ def test_functions_take_what_they_use_as_arguments(name):
         ("def f():\n    return [i + value for i in range(3)]", ["f"]),
         ("def f():\n    class C:\n        y = value\n    return C", ["f.C"]),
         ("def f():\n    return lambda: made_in_a_loop", ["f.lambda"]),
-        ("def f():\n    return DEVICE", ["f"]),  # upper case, but computed
+        ("def f():\n    return DEVICE, DRAWN", ["f", "f"]),  # upper case, but computed
         ("def f():\n    global value\n    value += 1", ["f"]),
         ("def f():\n    return walrus", ["f"]),
         # run where they stand, or local
@@ -157,13 +157,16 @@ def test_functions_take_what_they_use_as_arguments(name):
         # say what they are
         ("def f():\n    return math.pi * RATE * SIZES['a'] * len(NAMES) * SAMPLE['epochs']", []),
         ("def f():\n    return helper(), Helper(), STARTS['random'](3)", []),
+        ("def f():\n    return POINTS[0]", []),
     ),
 )
 def test_reads_of_other_cells_values_are_found_and_nothing_else(source, found):
     made = (
         "import math\nRATE: float = 1e-3\nSIZES = {'a': (1, -2)}\nNAMES = ('x', 'y')\nSAMPLE = dict(epochs=5, **SIZES)",
-        "value = [1]\nDEVICE = str(value)\nfor made_in_a_loop in value: pass\nif (walrus := 1): pass",
-        "def helper(): ...\nclass Helper: ...\nSTARTS = {'zero': lambda n: n * [0], 'random': helper}",
+        "value = [1]\nDEVICE = str(value)\nDRAWN = [helper() for _ in (1, 2)]\n"
+        "for made_in_a_loop in value: pass\nif (walrus := 1): pass",
+        "def helper(): ...\nclass Helper: ...\nSTARTS = {'zero': lambda n: n * [0], 'random': helper}\n"
+        "class Point(NamedTuple): x: int\nPOINTS = [Point(2 * i) for i in (1, 2)]",
     )
     reads = global_reads(notebook_of(*made, source))
     assert [read_.function for read_ in reads] == found

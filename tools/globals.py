@@ -18,6 +18,8 @@ _PLAIN = (
     ast.List,
     ast.Set,
     ast.Dict,
+    ast.ListComp,
+    ast.comprehension,
     ast.BinOp,
     ast.UnaryOp,
     ast.operator,
@@ -52,22 +54,23 @@ def _assigned(node: ast.AST) -> Iterator[str]:
         yield from _assigned(child)
 
 
-def _is_plain(node: ast.expr, values: dict[str, set[int]]) -> bool:
+def _is_plain(node: ast.expr, values: dict[str, set[int]], containers: set[str]) -> bool:
     """Whether an expression is made of literals, containers and functions, and of no value computed before."""
     if isinstance(node, ast.Lambda):
         return True
-    if isinstance(node, ast.Call) and ast.unparse(node.func) == "dict":
-        return all(_is_plain(child, values) for child in [*node.args, *(keyword.value for keyword in node.keywords)])
+    if isinstance(node, ast.Call) and ast.unparse(node.func) in containers:
+        parts = [*node.args, *(keyword.value for keyword in node.keywords)]
+        return all(_is_plain(part, values, containers) for part in parts)
     if not isinstance(node, _PLAIN) or (isinstance(node, ast.Name) and node.id in values):
         return False
-    return all(_is_plain(child, values) for child in ast.iter_child_nodes(node))
+    return all(_is_plain(child, values, containers) for child in ast.iter_child_nodes(node))
 
 
-def _is_constant(node: ast.stmt, values: dict[str, set[int]]) -> bool:
+def _is_constant(node: ast.stmt, values: dict[str, set[int]], containers: set[str]) -> bool:
     """Whether a statement gives an upper-case name literals, definitions, other constants, or containers of these."""
     if not isinstance(node, ast.Assign | ast.AnnAssign) or not node.value:
         return False
-    return all(name.isupper() for name in _assigned(node)) and _is_plain(node.value, values)
+    return all(name.isupper() for name in _assigned(node)) and _is_plain(node.value, values, containers)
 
 
 def _global_reads(table: symtable.SymbolTable, path: str = "", called: bool = False) -> Iterator[tuple[str, str]]:
@@ -93,9 +96,12 @@ def global_reads(notebook: NotebookNode) -> list[Read]:
     """
     cells = {i: python(cell) for i, cell in enumerate(notebook.cells) if cell.cell_type == "code"}
     values: dict[str, set[int]] = {}  # name -> the cells that make a value of that name
+    containers = {"dict"}  # what holds literals and changes none of them: dictionaries, and named tuples
     for number, source in cells.items():
         for node in ast.parse(source).body:
-            if not _is_constant(node, values):
+            if isinstance(node, ast.ClassDef) and "NamedTuple" in map(ast.unparse, node.bases):
+                containers.add(node.name)
+            if not _is_constant(node, values, containers):
                 for name in _assigned(node):
                     values.setdefault(name, set()).add(number)
     found = {
