@@ -376,6 +376,16 @@ def test_training_through_collate_batch_learns_and_is_found_finished(
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
 
 
+def test_a_training_on_all_texts_has_nothing_to_validate(rnn, text_pipeline, collate_batch, tmp_path):
+    config = rnn.Config(**SETTINGS | {"epochs": 2})
+    texts = [(1 + i % 4, WORDS[i % 4]) for i in range(32)]
+    loader = rnn.length_loader(texts, text_pipeline, collate_batch, config, shuffle=True)
+    make = partial(rnn.make_rnn, vocab_size=7, device=torch.device("cpu"))
+    _, history = rnn.fit(config, make, loader, None, str(tmp_path))
+    assert [set(row) for row in history] == [{"train_loss", "train_accuracy", "seconds"}] * 2
+    assert "accuracy/train" in rnn.tracking.read_run(tmp_path)
+
+
 @pytest.mark.parametrize("optimizer", ("SGD", "RMSprop", "AdamW"))
 @pytest.mark.parametrize("schedule", ("constant", "decay", "cosine"))
 def test_every_optimizer_and_schedule_of_the_search_gives_each_parameter_its_rate(rnn, optimizer, schedule):
