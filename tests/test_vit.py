@@ -438,6 +438,7 @@ def test_predictions_are_the_mean_over_the_views(vit):
     assert torch.allclose(vit.predict(model, pictures, vit.MOVED, batch_size=30), mean, atol=1e-3)
     mirrored = vit.predict(model, pictures, vit.MIRRORED)
     assert torch.allclose(mirrored, (vit.predict(model, views[0]) + vit.predict(model, views[3])) / 2, atol=1e-3)
+    assert torch.allclose(vit.predict(model, pictures.flip(-1), vit.MIRRORED), mirrored, atol=1e-3)
 
 
 def test_evaluation_counts_examples_not_batches(vit):
