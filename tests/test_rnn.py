@@ -42,6 +42,12 @@ def network(rnn: types.ModuleType, kind: str) -> nn.Module:
     return model
 
 
+def network_like(rnn: types.ModuleType, kind: str, other: nn.Module) -> nn.Module:
+    model = network(rnn, kind)
+    model.load_state_dict(other.state_dict())
+    return model
+
+
 @pytest.fixture(params=("RNN", "FastRNN"))
 def model(rnn, request):
     return network(rnn, request.param)
@@ -212,6 +218,30 @@ def test_recurrence_backward_passes_gradcheck(rnn):
     assert torch.autograd.gradcheck(lambda *x: rnn.Recurrence.apply(*x, running), inputs)
 
 
+def test_two_readings_pay_for_the_divergence_between_them(rnn):
+    model, label = network(rnn, "RDropRNN"), torch.tensor([0, 3, 1])
+    model.agreement = 0.7
+    readings = torch.randn(6, 4, dtype=torch.double, requires_grad=True)
+    loss, correct = model.compute_loss(readings.softmax(1), label)
+    p, q = readings.log_softmax(1).chunk(2)
+    there, back = (F.kl_div(a, b, reduction="batchmean", log_target=True) for a, b in ((p, q), (q, p)))
+    expected = (F.nll_loss(p, label) + F.nll_loss(q, label)) / 2 + 0.7 * (there + back) / 2
+    assert torch.allclose(loss, expected) and correct == (readings.argmax(1) == label.repeat(2)).sum() / 2
+    gradients = [torch.autograd.grad(value, readings, retain_graph=True)[0] for value in (loss, expected)]
+    assert torch.allclose(*gradients)
+
+
+def test_only_in_training_is_a_text_read_twice_and_dropout_tells_the_readings_apart(rnn):
+    model, text, length = network(rnn, "RDropRNN"), torch.randint(11, (6, 3)), torch.tensor([2, 6, 4])
+    once = model(text, length)
+    assert torch.equal(once, network_like(rnn, "FastRNN", model)(text, length))
+    p, q = model.train()(text, length).chunk(2)
+    assert p.shape == once.shape and not torch.allclose(p, q)
+    model.dropout_ratio = model.word_dropout = model.h0_scale = 0.0
+    p, q = model(text, length).chunk(2)
+    assert torch.allclose(p, q) and torch.allclose(p, once)
+
+
 @pytest.mark.parametrize("length", ([0, 2], [2, 4]))
 def test_length_outside_the_text_is_refused(model, length):
     with pytest.raises(ValueError, match="expected 1 to 3"):
@@ -374,16 +404,6 @@ def test_training_through_collate_batch_learns_and_is_found_finished(
     again, restored = rnn.fit(config, make, *loaders, str(tmp_path), shown=True, keep=("model",))
     assert not collated and restored == history and "restored" in capsys.readouterr().out
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
-
-
-def test_a_training_on_all_texts_has_nothing_to_validate(rnn, text_pipeline, collate_batch, tmp_path):
-    config = rnn.Config(**SETTINGS | {"epochs": 2})
-    texts = [(1 + i % 4, WORDS[i % 4]) for i in range(32)]
-    loader = rnn.length_loader(texts, text_pipeline, collate_batch, config, shuffle=True)
-    make = partial(rnn.make_rnn, vocab_size=7, device=torch.device("cpu"))
-    _, history = rnn.fit(config, make, loader, None, str(tmp_path))
-    assert [set(row) for row in history] == [{"train_loss", "train_accuracy", "seconds"}] * 2
-    assert "accuracy/train" in rnn.tracking.read_run(tmp_path)
 
 
 @pytest.mark.parametrize("optimizer", ("SGD", "RMSprop", "AdamW"))
