@@ -34,9 +34,9 @@ from tools.notebooks import TASKS, chosen, python, read, run_cell, tags
 RUNS = f"build/chaos/{os.getpid()}"  # relative: each process resumes in a working folder of its own
 SETTINGS = {
     "rnn": {
-        "input_size": 16,
-        "hidden_size": 32,
-        "batch_size": 16,
+        "input_size": 32,
+        "hidden_size": 64,
+        "batch_size": 50,
         "validation": 50,
         "search_texts": 20,
         "search_epochs": 1,
