@@ -244,7 +244,7 @@ def main() -> int:
         "| --- " * 6 + "|",
     ]
     for task in chosen(parser, arguments.models, SETTINGS):
-        epochs = {"epochs": 10 + 3 * arguments.kills}  # enough to be killed so often before the end
+        epochs = {"epochs": 4 + 3 * arguments.kills}  # enough to be killed so often before the end
         outcome = disturb(names[task], arguments.kills, draw, SETTINGS[task] | epochs)
         lines.append(line(task, outcome))
         print(lines[-1], flush=True)
