@@ -2,6 +2,7 @@
 
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -10,6 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
+from grader.sandbox import Sandbox  # noqa: E402
 from tools.notebooks import definitions  # noqa: E402
 
 
@@ -21,6 +23,14 @@ def pytest_configure(config: pytest.Config) -> None:
 def read(name: str) -> nbformat.NotebookNode:
     """The saved notebook of that name."""
     return nbformat.read(ROOT / f"{name}.ipynb", as_version=4)
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[Sandbox]:
+    """What the grader runs code in; its server, started with the first notebook, takes seconds."""
+    box = Sandbox()
+    yield box
+    box.close()
 
 
 @pytest.fixture(scope="session")

@@ -20,13 +20,6 @@ def grade_notebook(notebook, name: str, sandbox: Sandbox) -> Grade:
     return grading.grade_notebook(notebook, name, sandbox, seconds=4)  # the sooner trainings are cut off, the better
 
 
-@pytest.fixture(scope="module")
-def sandbox():
-    box = Sandbox()
-    yield box
-    box.close()
-
-
 def lost(grade: Grade, *ignored: str) -> dict[str, int]:
     return {
         letter: WORTH[letter] - n for letter, n in grade.points().items() if n < WORTH[letter] and letter not in ignored

@@ -4,7 +4,6 @@ import pytest
 from made_notebooks import course
 
 from grader.questions import Grade
-from grader.sandbox import Sandbox
 from grader.source import code_cells
 from grader.student import Student
 
@@ -16,8 +15,8 @@ class Spy(nn.Module):
 """
 
 
-def test_a_notebook_sees_no_process_but_its_own():
-    sandbox, grade = Sandbox(), Grade("hw4_vit")
+def test_a_notebook_sees_no_process_but_its_own(sandbox):
+    grade = Grade("hw4_vit")
     student = Student(sandbox, code_cells(course("hw4_vit", after=SPY)), grade)
     try:
         student.start()
@@ -25,7 +24,6 @@ def test_a_notebook_sees_no_process_but_its_own():
         seen = student.call("spy", 0)["value"]
     finally:
         student.end()
-        sandbox.close()
     if any("sandbox" in remark for remark in grade.remarks):
         pytest.skip("no namespaces here")
     assert seen == [1]

@@ -37,6 +37,9 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.tags if name == tag]
 
 
+pytestmark = pytest.mark.xdist_group("site")  # one process, so that the pages are built once
+
+
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory) -> dict[str, Page]:
     return {path.stem: Page(path.read_text()) for path in build(tmp_path_factory.mktemp("site") / "site")}

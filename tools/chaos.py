@@ -12,6 +12,7 @@ Usage: python -m tools.chaos [--kills 20] [--seed 1] [--write] [rnn] [seq2seq] [
 import argparse
 import contextlib
 import functools
+import math
 import os
 import random
 import shutil
@@ -44,6 +45,7 @@ SETTINGS = {
     "seq2seq": {"emb_dim": 16, "hid_dim": 16, "batch_size": 32},
     "vit": {"dim": 16, "depth": 2, "num_heads": 2, "mlp_dim": 32, "batch_size": 20, "full_epochs": 2},
 }
+TRAININGS = {"rnn": 2, "seq2seq": 2, "vit": 1}  # in the cells tagged ``train``
 SIZES = {  # of the generated samples
     "news": {"train_size": 300, "test_size": 20},
     "sentence_pairs": {"count": 300},
@@ -244,8 +246,8 @@ def main() -> int:
         "| --- " * 6 + "|",
     ]
     for task in chosen(parser, arguments.models, SETTINGS):
-        epochs = {"epochs": 4 + 3 * arguments.kills}  # enough to be killed so often before the end
-        outcome = disturb(names[task], arguments.kills, draw, SETTINGS[task] | epochs)
+        epochs = math.ceil((4 + 3 * arguments.kills) / TRAININGS[task])  # a kill is at most three epochs after the last
+        outcome = disturb(names[task], arguments.kills, draw, SETTINGS[task] | {"epochs": epochs})
         lines.append(line(task, outcome))
         print(lines[-1], flush=True)
         whole = outcome.get("weights") and outcome.get("curves")
