@@ -236,19 +236,22 @@ def decoder_attends_to_the_encoders_states_by_dot_product(student: Student) -> N
 def decoder_reads_the_word_that_it_is_given(student: Student) -> None:
     setting, _ = translator(student)
     steps = student.call("model", *setting.batch((8, 8)), trace=True)["trace"]
-    for call in calls_of(steps, "AttnLSTMDecoder")[-1:]:
-        words = [i for i, t in enumerate(call["given"]) if not t.is_floating_point() and t.numel() == 2]
-        if len(words) != 1:
-            return  # 2(b) tells
-        others = [i for i in range(2, setting.outputs) if i != setting.pad_out and i not in call["given"][words[0]]]
-        changed = list(call["given"])
-        changed[words[0]] = torch.full_like(changed[words[0]], others[0])
-        try:
-            before, after = (student.call("model.decoder", *given)["value"] for given in (call["given"], changed))
-        except Wrong:
-            return  # it takes what it is given in another way
-        floats = [(a, b) for a, b in zip(before, after, strict=True) if isinstance(a, Tensor) and a.is_floating_point()]
-        require(any(not is_close(a, b, 1e-9) for a, b in floats), "another word makes no difference to the decoder")
+    calls = calls_of(steps, "AttnLSTMDecoder")
+    if not calls:
+        return  # 2(b) tells
+    given = calls[-1]["given"]
+    words = [i for i, t in enumerate(given) if not t.is_floating_point() and t.numel() == 2]
+    if len(words) != 1:
+        return  # 2(b) tells
+    changed = list(given)
+    others = [i for i in range(2, setting.outputs) if i != setting.pad_out and i not in changed[words[0]]]
+    changed[words[0]] = torch.full_like(changed[words[0]], others[0])
+    try:
+        before, after = (student.call("model.decoder", *tensors)["value"] for tensors in (given, changed))
+    except Wrong:
+        return  # it takes what it is given in another way
+    floats = [(a, b) for a, b in zip(before, after, strict=True) if isinstance(a, Tensor) and a.is_floating_point()]
+    require(any(not is_close(a, b, 1e-9) for a, b in floats), "another word makes no difference to the decoder")
 
 
 @check(NAME, "2a")

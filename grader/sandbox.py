@@ -61,6 +61,15 @@ def _isolate(folder: str) -> str:
     return ""
 
 
+def _hide_processes() -> str:
+    """Show only the processes of this new namespace, from inside of it; returns what could not be had."""
+    try:
+        _call("mount", b"proc", b"/proc", b"proc", _NOSUID | _NODEV, None)
+    except OSError as error:
+        return f"other processes were not hidden ({error.strerror})"
+    return ""
+
+
 def _show(folder: str, needed: list[Path]) -> None:
     """Where only root may look into a directory, leave in it just what the worker needs to read."""
     for hidden in sorted({p for path in needed for p in path.parents if not p.stat().st_mode & 1}):
@@ -110,15 +119,20 @@ def _become_worker(connection: socket.socket, folder: str, seconds: int) -> None
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("900")
     missing = _isolate(folder)
+    reader, writer = os.pipe()
     child = os.fork()
     if child:
-        wire.send(connection, {"pid": child, "missing": missing})
+        os.close(writer)
+        with open(reader) as told:
+            visible = told.read()
+        wire.send(connection, {"pid": child, "missing": missing or visible})
         connection.close()
         os.waitpid(child, 0)
         os._exit(0)
-    if not missing:
-        with contextlib.suppress(OSError):  # the processes of its own namespace in place of all others
-            _call("mount", b"proc", b"/proc", b"proc", _NOSUID | _NODEV, None)
+    os.close(reader)
+    with open(writer, "w") as tell:
+        if not missing:
+            tell.write(_hide_processes())
     for name in BESIDE:
         source, target = ROOT / name, Path(folder, name)
         if source.is_dir():

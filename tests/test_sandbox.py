@@ -1,6 +1,10 @@
 """What code in the grader's sandbox sees of the machine; what it can do to it is tested in test_grading.py."""
 
+import subprocess
+import sys
+
 import pytest
+from conftest import ROOT
 from made_notebooks import course
 
 from grader.questions import Grade
@@ -27,3 +31,27 @@ def test_a_notebook_sees_no_process_but_its_own(sandbox):
     if any("sandbox" in remark for remark in grade.remarks):
         pytest.skip("no namespaces here")
     assert seen == [1]
+
+
+REFUSED = """
+import os, socket, sys
+from grader import sandbox, wire
+call = sandbox._call
+def refuse(function, *arguments):
+    if arguments[0] == b"proc":
+        raise OSError(1, "Operation not permitted")
+    call(function, *arguments)
+sandbox._call = refuse
+mine, theirs = socket.socketpair()
+if os.fork() == 0:
+    sandbox._become_worker(theirs, sys.argv[1], 10)
+print(wire.receive(mine, 60)["missing"])
+"""
+
+
+def test_processes_that_could_not_be_hidden_are_reported(tmp_path):
+    command = [sys.executable, "-c", REFUSED, str(tmp_path)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    if "no namespaces" in done.stdout:
+        pytest.skip("no namespaces here")
+    assert done.stdout == "other processes were not hidden (Operation not permitted)\n", done.stderr
