@@ -362,6 +362,7 @@ def test_a_words_vector_is_its_own_and_those_of_its_pieces_over_the_root_of_thei
             assert int(share.count_nonzero()) == n
             assert torch.allclose(vector, side.embedding.own.weight[index] + share[:, 0] @ vectors, atol=1e-12)
             found[lang, word] = set(share[:, 0].nonzero().flatten().tolist())
+    assert model.encoder.embedding.vectors is model.decoder.embedding.vectors
     for a, b in itertools.combinations(found, 2):  # the same piece is the same vector, in both languages
         assert len(found[a] & found[b]) == len(set(kept[a]) & set(kept[b]))
 
