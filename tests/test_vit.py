@@ -439,6 +439,8 @@ def test_predictions_are_the_mean_over_the_views(vit):
     mirrored = vit.predict(model, pictures, vit.MIRRORED)
     assert torch.allclose(mirrored, (vit.predict(model, views[0]) + vit.predict(model, views[3])) / 2, atol=1e-3)
     assert torch.allclose(vit.predict(model, pictures.flip(-1), vit.MIRRORED), mirrored, atol=1e-3)
+    for name, logits in vit.predict_by_views(model, pictures).items():
+        assert torch.allclose(logits, vit.predict(model, pictures, vit.VIEWS[name]), atol=1e-3)
 
 
 def test_evaluation_counts_examples_not_batches(vit):

@@ -148,7 +148,7 @@ MUTATIONS = [
         ("picture mirrored row by row", "mirrored = torch.rand(B, 1, device=device) < 0.5", "mirrored = torch.rand(B, width, device=device) < 0.5"),
         ("pasted area not counted in the loss", "1 - rows * columns / (height * width))", "0.5)"),
         ("labels of pasted rectangles ignored", "cross_entropy(logits, other_labels, smoothing", "cross_entropy(logits, labels, smoothing"),
-        ("mirrored view not mirrored", "MIRRORED = [View(), View(mirrored=True)]", "MIRRORED = [View(), View()]"),
+        ("mirrored view not mirrored", "MIRRORED = [*ALONE, View(mirrored=True)]", "MIRRORED = [*ALONE, View()]"),
         ("views moved to the wrong side", "sources(-down, height), sources(-right, width)", "sources(-down, height), sources(right, width)"),
         ("the last block without its residual", "    x = x[:, :1] + output\n", "    x = output\n"),
         ("learning rate never falls", "return (1 - progress) / (1 - warmup)", "return 1.0"),
