@@ -1,8 +1,10 @@
-"""How a run starts and ends: seed, device, versions, and the one line that states its result."""
+"""How a run starts and ends: seed, device, folder, and the lines that state its result."""
 
 import ctypes
+import importlib
 import importlib.util
 import json
+import os
 import platform
 import random
 import sys
@@ -25,13 +27,10 @@ def seed_everything(seed: int) -> None:
 
 
 def choose_device(name: str = "auto") -> torch.device:
-    """The device to train on.
-
-    Args:
-        name: ``auto`` (a GPU if there is one), ``cuda`` or ``cpu``.
+    """The device to train on: ``auto`` (a GPU by CUDA if there is one), ``cuda`` or ``cpu``.
 
     Raises:
-        ValueError: for another name, or ``cuda`` on a machine where PyTorch finds no GPU.
+        ValueError: for another name, or ``cuda`` on a machine where PyTorch finds no such GPU.
     """
     if name not in ("auto", "cuda", "cpu"):
         raise ValueError(f"device {name!r} is unknown: expected 'auto', 'cuda' or 'cpu'")
@@ -42,11 +41,42 @@ def choose_device(name: str = "auto") -> torch.device:
         )
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+        if name == "cpu" and torch.backends.mps.is_available():
+            print("the GPU of this Mac is not used: nothing here has been tried on it")
     return torch.device(name)
 
 
+def start(seed: int, device: str = "auto") -> torch.device:
+    """Seed everything, choose the device and print one line about it; returns the device.
+
+    On a CPU, sums come out the same in every run from here on, whichever thread is first. On a GPU, some operations
+    have no such variant, and others need a setting made before Python starts.
+    """
+    seed_everything(seed)
+    chosen = choose_device(device)
+    torch.set_float32_matmul_precision("medium")  # AMD CPU with AVX-512: twice as fast, by oneDNN; GPU: TF32
+    if chosen.type == "cpu":
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # it would only cost time
+        _keep_freed_memory()
+    is_gpu = chosen.type == "cuda"
+    where = torch.cuda.get_device_name(chosen) if is_gpu else f"CPU, {torch.get_num_threads()} threads"
+    versions = f"Python {platform.python_version()} | torch {torch.__version__} | numpy {np.__version__}"
+    print(f"device {chosen.type} ({where}) | seed {seed} | {versions}")
+    return chosen
+
+
+def _keep_freed_memory() -> None:
+    """Let glibc keep large freed blocks: else the kernel maps and clears the same pages in every training step."""
+    if platform.libc_ver()[0] == "glibc":
+        mallopt = ctypes.CDLL(None).mallopt
+        trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # names and values of malloc.h
+        for name, value in ((mmap_threshold, 1 << 30), (trim_threshold, (1 << 31) - 1), (top_pad, 64 << 20)):
+            mallopt(name, value)
+
+
 def run_folder(*parts: str) -> str:
-    """The folder ``parts[0]/parts[1]/...`` for logs, checkpoints and results: made, tried out and locked.
+    """The folder ``parts[0]/parts[1]/...`` for logs and checkpoints: made, tried out and locked.
 
     In Colab, a folder below ``/content/drive`` mounts Drive first: what lies there survives a disconnect.
     The lock belongs to this process and ends with it.
@@ -55,7 +85,7 @@ def run_folder(*parts: str) -> str:
         OSError: if nothing can be written there.
         RuntimeError: if another process uses the folder; tells which.
     """
-    folder = Path(*parts)
+    folder = Path(*parts).expanduser()
     if "google.colab" in sys.modules and folder.is_relative_to("/content/drive"):
         importlib.import_module("google.colab.drive").mount("/content/drive")
     with atomic_write(folder / "writable") as file:
@@ -81,7 +111,7 @@ def memory_advice(*lower: str) -> Iterator[None]:
         if not any(message in str(error) for message in OUT_OF_MEMORY):
             raise
         raise MemoryError(
-            f"the device ran out of memory: lower {' or '.join(lower)} in the settings cell, "
+            f"the device ran out of memory: lower {' or '.join(lower)} in the settings, "
             "restart the runtime and run the cells again"
         ) from error
 
@@ -96,47 +126,6 @@ def has_bfloat16(device: torch.device) -> bool:
     return bool(capabilities.get("avx512_bf16"))
 
 
-def keep_freed_memory() -> None:
-    """Let glibc keep large freed blocks instead of returning them to the system.
-
-    A training step on the CPU frees and asks for the same large tensors again and again; without
-    this, the kernel maps and zeroes them every time. On systems without glibc: does nothing.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        mallopt = ctypes.CDLL(None).mallopt
-        trim_threshold, top_pad, mmap_threshold = -1, -2, -3  # names and values of malloc.h
-        mallopt(mmap_threshold, 1 << 30)
-        mallopt(trim_threshold, (1 << 31) - 1)
-        mallopt(top_pad, 64 << 20)
-
-
-def describe(device: torch.device, seed: int) -> str:
-    """One line: device, seed and versions."""
-    if device.type == "cuda":
-        where = torch.cuda.get_device_name(device)
-    else:
-        where = f"CPU, {torch.get_num_threads()} threads"
-    return (
-        f"device {device.type} ({where}) | seed {seed} | Python {platform.python_version()} | "
-        f"torch {torch.__version__} | numpy {np.__version__}"
-    )
-
-
-def start(seed: int, device: str = "auto") -> torch.device:
-    """Seed everything, choose the device and print :func:`describe`; returns the device.
-
-    On a CPU, sums come out the same in every run from here on, whichever thread is first. On a GPU, some operations
-    have no such variant, and others need a setting made before Python starts.
-    """
-    seed_everything(seed)
-    chosen = choose_device(device)
-    if chosen.type == "cpu":
-        torch.use_deterministic_algorithms(True)
-        torch.utils.deterministic.fill_uninitialized_memory = False  # it would only cost time
-    print(describe(chosen, seed))
-    return chosen
-
-
 class Clock:
     """Seconds since it was made."""
 
@@ -148,7 +137,7 @@ class Clock:
 
 
 def report(
-    folder: str | Path,
+    part: str,
     *,
     task: str,
     metric: str,
@@ -161,22 +150,25 @@ def report(
     seed: int,
     device: torch.device,
     seconds: float,
-    **more: float | str | dict,
+    **more: float | str | dict | None,
 ) -> dict:
-    """Print the ``RESULT {...}`` line and write the same to ``<folder>/result.json``.
+    """Print the result for people, and as a line ``RESULT {...}`` for programs; returns what it states.
 
     Args:
+        part: ``assignment`` or ``further``.
         value: passes if it lies strictly beyond ``target``.
         data: ``real`` or ``sample``.
-        seconds: how long the notebook took.
-        more: further numbers, rounded to four digits, and texts or dictionaries, such as the options that were chosen.
+        seconds: from the start of the notebook, or of its second part.
+        more: further numbers, rounded to four digits, and texts or dictionaries, such as the hyperparameters.
     """
+    passed = value > target if higher_is_better else value < target
     result = {
+        "part": part,
         "task": task,
         "metric": metric,
         "value": round(value, 4),
         "target": target,
-        "passed": value > target if higher_is_better else value < target,
+        "passed": passed,
         "data": data,
         "train_size": train_size,
         "test_size": test_size,
@@ -191,9 +183,9 @@ def report(
 
         kilobytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         result["peak_host_mb"] = kilobytes // (2**20 if sys.platform == "darwin" else 2**10)
-    if device.type == "cuda":
-        result["peak_device_mb"] = torch.cuda.max_memory_allocated() // 2**20
-    with atomic_write(Path(folder) / "result.json") as file:
-        file.write(json.dumps(result, indent=2).encode())
+    side = "above" if higher_is_better else "below"
+    print(f"{metric} {value:.2f} on {test_size:,} test examples of {data} data (target: {side} {target:g})")
+    print(f"trained on {train_size:,} examples; {seconds / 60:.1f} minutes on {os.cpu_count()} CPU cores", end="")
+    print(f" and a {result['device']}" if device.type == "cuda" else "")
     print("RESULT", json.dumps(result))
     return result

@@ -6,16 +6,8 @@ from collections.abc import Callable
 
 import torch
 
-Work = Callable[[], object]
 
-
-def synchronize() -> None:
-    """Wait for a GPU, which otherwise still works when Python goes on."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
-def medians(works: dict[str, Work], rounds: int = 9, seconds: float = 20.0) -> dict[str, float]:
+def medians(works: dict[str, Callable[[], object]], rounds: int = 9, seconds: float = 20.0) -> dict[str, float]:
     """Median seconds of each work, after two rounds to warm up.
 
     Args:
@@ -23,17 +15,15 @@ def medians(works: dict[str, Work], rounds: int = 9, seconds: float = 20.0) -> d
         rounds: how many are timed; fewer, but three at least, if ``seconds`` are over.
         seconds: for all timed rounds together.
     """
-    for work in works.values():
-        work(), work()
-    synchronize()
     times: dict[str, list[float]] = {name: [] for name in works}
     end = time.perf_counter() + seconds
-    for turn in range(rounds):
+    for turn in range(-2, rounds):
         for name, work in works.items():
             began = time.perf_counter()
             work()
-            synchronize()
+            if torch.cuda.is_available():
+                torch.cuda.synchronize()  # a GPU otherwise still works when Python goes on
             times[name].append(time.perf_counter() - began)
         if turn >= 2 and time.perf_counter() > end:
             break
-    return {name: statistics.median(each) for name, each in times.items()}
+    return {name: statistics.median(each[2:]) for name, each in times.items()}
