@@ -5,6 +5,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -134,12 +135,13 @@ class Run:
         """
         self.steps += 1
         self._waiting.append(loss.detach())
+        self._rate = learning_rate
         if len(self._waiting) == LOG_EVERY:
-            self._draw_step(learning_rate)
+            self._draw_step()
 
-    def _draw_step(self, learning_rate: float | None) -> None:
+    def _draw_step(self) -> None:
         mean = sum(self._waiting).item() / len(self._waiting)
-        self._log({"step/loss": mean} | ({} if learning_rate is None else {"step/learning_rate": learning_rate}))
+        self._log({"step/loss": mean, "step/learning_rate": self._rate})
         self._waiting = []
 
     def record(self, **numbers: float) -> None:
@@ -147,8 +149,8 @@ class Run:
 
         ``validation_loss=...`` and ``train_loss=...`` share TensorBoard's chart ``loss``.
         """
-        if self._waiting:
-            self._draw_step(None)
+        if self._waiting:  # the rest of the epoch, or all of a short one
+            self._draw_step()
         self.history.append({**numbers, "seconds": time.perf_counter() - self._began})
         self._log({_tag(name): value for name, value in self.history[-1].items()})
         done = len(self.history) == self.count
@@ -235,16 +237,11 @@ def _without_writers_traceback(args: Any, default: Callable = threading.exceptho
         default(args)
 
 
-class _disk_advice:  # noqa: N801
+@contextmanager
+def _disk_advice(folder: Path) -> Iterator[None]:
     """Say where it failed and what to do if TensorBoard's files cannot be written."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type | None, error: BaseException | None, _: Any) -> None:
-        if isinstance(error, OSError):
-            advice = "free some space, or choose another folder for runs"
-            raise OSError(error.errno, f"the curves in {self.folder} were not written ({error}): {advice}") from error
+    try:
+        yield
+    except OSError as error:
+        advice = "free some space, or choose another folder for runs"
+        raise OSError(error.errno, f"the curves in {folder} were not written ({error}): {advice}") from error
