@@ -74,7 +74,15 @@ def _source(function: Any) -> str:
     try:
         return inspect.getsource(function)
     except (OSError, TypeError):  # built in, or executed from a text that Python does not keep
-        return f"{function.__module__}.{function.__qualname__}"
+        parts = [f"{function.__module__}.{function.__qualname__}"]
+    if isinstance(function, type):  # of a notebook: Python finds the text of its methods alone
+        for name, member in vars(function).items():
+            member = getattr(member, "__func__", getattr(member, "fget", member))
+            if isinstance(member, types.FunctionType):
+                parts.append(_source(member))
+            elif isinstance(member, int | float | str | tuple) and not name.startswith("__"):
+                parts.append(f"{name} = {member!r}")
+    return "\n".join(parts)
 
 
 def write(path: Path, content: dict[str, Any]) -> None:
