@@ -7,17 +7,19 @@ import base64
 import io
 import sys
 
-from PIL import Image
+from nbformat import NotebookNode
+from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from tools.notebooks import ROOT, TASKS, read
 
-PICTURE = ROOT / "benchmarks" / "results" / "overview.png"
-SHOWN = (  # notebook, and the first words of the figure's description
-    ("hw4_rnn", "Figure: After the last word"),
-    ("hw4_seq2seq", "Figure: Where the decoder looks"),
-    ("hw4_vit", "Figure: Accuracy ("),
-    ("hw4_vit", "Figure: Pictures of ours"),
+PICTURE = ROOT / "docs" / "overview.png"
+MARGIN, LINE = 12, 30  # pixels
+SHOWN = (  # label, notebook, and the first words of the figure's description
+    ("News: topic after each word of a headline of ours", "hw4_rnn", "Figure: After the last word"),
+    ("Translation: where the decoder looks", "hw4_seq2seq", "Figure: Where the decoder looks"),
+    ("Images: training of the Vision Transformer", "hw4_vit", "Figure: Accuracy ("),
+    ("Images: what its class token looks at, pictures of ours", "hw4_vit", "Figure: Pictures of ours"),
 )
 
 
@@ -26,30 +28,33 @@ def source() -> str:
     return " ".join(read(name).metadata.get("hw4", {}).get("fingerprint", "unknown")[:12] for name in TASKS)
 
 
-def figure(name: str, begins: str) -> Image.Image:
+def figure(notebook: NotebookNode, begins: str) -> Image.Image:
     """The figure of a notebook whose description begins so.
 
     Raises:
         ValueError: unless there is exactly one.
     """
-    outputs = [output for cell in read(name).cells for output in cell.get("outputs", [])]
-    found = [o for o in outputs if o.get("metadata", {}).get("image/png", {}).get("alt", "").startswith(begins)]
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+    known = {o.metadata["image/png"].alt: o for o in outputs if "alt" in o.get("metadata", {}).get("image/png", {})}
+    found = [alt for alt in known if alt.startswith(begins)]
     if len(found) != 1:
-        raise ValueError(f"{name} has {len(found)} figures that begin with {begins!r}: expected 1")
-    return Image.open(io.BytesIO(base64.b64decode(found[0]["data"]["image/png"]))).convert("RGB")
+        raise ValueError(f"{len(found)} figures begin with {begins!r}, expected 1; there are {'; '.join(known)}")
+    return Image.open(io.BytesIO(base64.b64decode(known[found[0]].data["image/png"]))).convert("RGB")
 
 
 def main() -> int:
-    figures, gap = [figure(*shown) for shown in SHOWN], 16
-    width, height = max(f.width for f in figures), sum(f.height for f in figures) + gap * (len(figures) - 1)
-    picture, top = Image.new("RGB", (width, height), "white"), 0
-    for part in figures:
-        picture.paste(part, ((width - part.width) // 2, top))
-        top += part.height + gap
+    figures = [(label, figure(read(name), begins)) for label, name, begins in SHOWN]
+    width = max(part.width for _, part in figures) + 2 * MARGIN
+    picture = Image.new("RGB", (width, sum(part.height + LINE + MARGIN for _, part in figures)), "white")
+    draw, font, top = ImageDraw.Draw(picture), ImageFont.load_default(18), 0
+    for label, part in figures:
+        draw.text((MARGIN, top + 6), label, "black", font)
+        picture.paste(part, ((width - part.width) // 2, top + LINE))
+        top += part.height + LINE + MARGIN
     notes = PngInfo()
     notes.add_text("Source", source())
-    picture.quantize(256).save(PICTURE, pnginfo=notes, optimize=True)
-    print(f"{PICTURE.relative_to(ROOT)}: {width} x {height}, {PICTURE.stat().st_size / 1e3:.0f} kB")
+    picture.save(PICTURE, pnginfo=notes, optimize=True)
+    print(f"{PICTURE.relative_to(ROOT)}: {picture.width} x {picture.height}, {PICTURE.stat().st_size / 1e3:.0f} kB")
     return 0
 
 

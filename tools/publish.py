@@ -1,4 +1,4 @@
-"""Point badges, setup cells and README at a public repository on GitHub, or back at the upload of standalone files.
+"""Point badges and setup cells at a public repository on GitHub, or back at Colab's upload page.
 
 No training is needed: the address is no part of the notebooks' fingerprints, and their outputs stay as they are.
 
@@ -13,114 +13,46 @@ from pathlib import Path
 import nbformat
 
 from common.files import atomic_write
-from tools.notebooks import ROOT, TASKS
+from tools.notebooks import ROOT, TASKS, read
 
 COLAB = "https://colab.research.google.com"
-BADGE = f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]"
-OWNER, NAME, REF = (
-    r"[A-Za-z0-9](-?[A-Za-z0-9]){0,38}",
-    r"(?!\.\.?$)[A-Za-z0-9._-]{1,100}",
-    r"[A-Za-z0-9][A-Za-z0-9._/-]*",
-)
+BADGE = re.compile(rf"(\[!\[Open in Colab\]\({re.escape(COLAB)}/assets/colab-badge\.svg\)\])\(.*?\)")
 
 
-def check(repository: str, ref: str) -> None:
-    """Refuse what cannot be a public repository, or a branch, tag or commit.
-
-    Raises:
-        ValueError: for another form than ``owner/name``, or a ref with other characters than an address takes.
-    """
-    if not re.fullmatch(f"{OWNER}/{NAME}", repository):
-        raise ValueError(f"repository {repository!r}: expected the form owner/name, as in github.com/owner/name")
-    if not re.fullmatch(REF, ref) or ".." in ref or ref.endswith(("/", ".", ".lock")):
-        raise ValueError(f"ref {ref!r}: expected a branch, tag or commit, such as main")
-
-
-def open_in_colab(name: str, repository: str, ref: str) -> str:
-    """The badge that opens a notebook, or without a repository Colab's upload."""
-    return (
-        f"{BADGE}({COLAB}/github/{repository}/blob/{ref}/{name}.ipynb)"
-        if repository
-        else f"{BADGE}({COLAB}/#upload=true)"
-    )
-
-
-def header(name: str, repository: str, ref: str) -> str:
-    """The line below a notebook's title."""
-    badge = open_in_colab(name, repository, ref)
-    if repository:
-        return f"{badge} The setup cell fetches the rest of [{repository}](https://github.com/{repository})."
-    return (
-        f"{badge} Upload `build/standalone/{name}.ipynb`, which `make standalone` writes; it brings its modules along."
-    )
-
-
-def readme_step(repository: str, ref: str) -> str:
-    """The first step of the README's list for Colab."""
-    if not repository:
-        return (
-            "1. `make standalone`, then upload `build/standalone/hw4_rnn.ipynb` (or another) at\n"
-            f"   [colab.research.google.com]({COLAB}/#upload=true). It brings its modules along."
-        )
-    badges = [f"   {open_in_colab(name, repository, ref)} `{name}`" for name in TASKS]
-    source = f"   Its setup cell fetches the rest of [{repository}](https://github.com/{repository}), `{ref}`."
-    return "\n".join(["1. Open a notebook:", *badges]) + f".\n{source}"
-
-
-def substitute(pattern: str, new: str, text: str, where: str, expected: str) -> str:
-    """Put ``new`` in place of the one place in ``text`` that the pattern finds.
-
-    Raises:
-        ValueError: if there is none, or more than one.
-    """
-    text, count = re.subn(pattern, lambda _: new, text, flags=re.M | re.S)
-    if count != 1:
-        raise ValueError(f"{where} has {count} places like {expected}: expected 1")
-    return text
-
-
-def publish(repository: str, ref: str = "main", root: Path = ROOT) -> list[Path]:
-    """Rewrite the three notebooks and the README; returns those that changed.
+def publish(repository: str, ref: str = "main", root: Path = ROOT) -> list[str]:
+    """Rewrite the three notebooks, and badges in the README's lines that name one; returns the files that changed.
 
     Args:
-        repository: ``owner/name``, or empty for the upload of standalone files.
+        repository: ``owner/name``, or empty for the upload.
         ref: branch, tag or commit.
         root: the project's folder.
 
     Raises:
-        ValueError: for an unknown form of the two, or a file without a place for them; then nothing was written.
+        ValueError: for another form of the two, or a notebook without a place for them; then nothing was written.
     """
-    if repository:
-        check(repository, ref)
-    form = {
-        "GIT_URL": f"https://github.com/{repository}" if repository else "",
-        "GIT_REF": ref if repository else "main",
-    }
+    if repository and not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9-]*/(?!\.\.?$)[A-Za-z0-9._-]+", repository):
+        raise ValueError(f"repository {repository!r}: expected the form owner/name, as in github.com/owner/name")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]*", ref) or ".." in ref:
+        raise ValueError(f"ref {ref!r}: expected a branch, tag or commit, such as main")
+    url, ref = (f"https://github.com/{repository}", ref) if repository else ("", "main")
+    lines = (root / "README.md").read_text(encoding="utf-8").splitlines(keepends=True)
     new = {}
     for name in TASKS:
-        path = root / f"{name}.ipynb"
-        notebook = nbformat.read(path, as_version=4)
+        place = f"github/{repository}/blob/{ref}/{name}.ipynb" if repository else "#upload=true"
+        notebook = read(name, root)
         title, setup = notebook.cells[0], next(cell for cell in notebook.cells if cell.cell_type == "code")
-        title.source = substitute(
-            r"^\[!\[Open in Colab\].*?$", header(name, repository, ref), title.source, f"{path.name}'s title", BADGE
-        )
-        for field, value in form.items():
-            setup.source = substitute(
-                rf'^{field} = "[^"\n]*"', f'{field} = "{value}"', setup.source, f"{path.name}'s setup", f'{field} = ""'
-            )
-        new[path] = f"{nbformat.writes(notebook)}\n"
-    readme, (begin, end) = root / "README.md", ("<!-- colab -->\n", "\n<!-- end of colab -->")
-    new[readme] = substitute(
-        f"{begin}.*?{end}",
-        f"{begin}{readme_step(repository, ref)}{end}",
-        readme.read_text(),
-        "README.md",
-        begin.strip(),
-    )
-    changed = [path for path, text in new.items() if path.read_text() != text]
-    for path in changed:
-        with atomic_write(path) as file:
-            file.write(new[path].encode())
+        title.source, badges = BADGE.subn(rf"\1({COLAB}/{place})", title.source)
+        setup.source, urls = re.subn(r'(?m)^GIT_URL = "[^"\n]*"', f'GIT_URL = "{url}"', setup.source)
+        setup.source, refs = re.subn(r'(?m)^GIT_REF = "[^"\n]*"', f'GIT_REF = "{ref}"', setup.source)
+        if (badges, urls, refs) != (1, 1, 1):
+            raise ValueError(f"{name} has {badges} badges, {urls} GIT_URL and {refs} GIT_REF: expected 1 of each")
+        new[f"{name}.ipynb"] = f"{nbformat.writes(notebook)}\n"
+        lines = [BADGE.sub(rf"\1({COLAB}/{place})", line) if f"{name}.ipynb" in line else line for line in lines]
+    new["README.md"] = "".join(lines)
+    changed = [name for name, text in new.items() if (root / name).read_text(encoding="utf-8") != text]
+    for name in changed:
+        with atomic_write(root / name) as file:
+            file.write(new[name].encode())
     return changed
 
 
@@ -134,8 +66,7 @@ def main() -> int:
     except (OSError, ValueError) as error:
         print(f"nothing published: {error}", file=sys.stderr)
         return 1
-    target, files = arguments.repository or "the upload", ", ".join(path.name for path in changed)
-    print(f"badges lead to {target}; changed: {files or 'nothing'}")
+    print(f"badges lead to {arguments.repository or 'the upload'}; changed: {', '.join(changed) or 'nothing'}")
     return 0
 
 

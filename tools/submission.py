@@ -1,4 +1,4 @@
-"""Pack the homework for handing in: the three notebooks, checked first and able to run alone, and the packages.
+"""Pack the homework for handing in: Part I of each notebook, checked first and able to run alone, and the packages.
 
 Usage: python -m tools.submission 2024-20000 [--out build]
 """
@@ -13,34 +13,60 @@ import nbformat
 from nbformat import NotebookNode
 
 from common.files import atomic_write
-from tools.notebooks import ROOT, TASKS, fingerprint, results
+from tools.notebooks import ROOT, TASKS, fingerprint, read, results
 from tools.standalone import standalone
 
-PACKED = ("common/*.py", "data/*.py", "requirements.txt", "README.md", "LICENSE")  # beside the notebooks
+PACKED = ("common/*.py", "data/*.py", "requirements.txt", "LICENSE")  # beside the notebooks
 LEFTOVERS = r"\b(TODO|FIXME|XXX)\b|\bbreakpoint\(|\bpdb\b|^\s*#\s*print\("
+SECOND_PART, REFERENCES = r"#+ .*\bgoing further\b", r"#+ References\b"
 
 
-def faults(name: str, notebook: NotebookNode) -> list[str]:
-    """What keeps a notebook from being handed in."""
-    found, stated = [], results(notebook)
-    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+def faults(notebook: NotebookNode) -> list[str]:
+    """What keeps a saved notebook from being handed in."""
+    found, first = [], [result for result in results(notebook) if result.get("part") == "assignment"]
+    counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
     if notebook.metadata.get("hw4", {}).get("fingerprint") != fingerprint(notebook):
         found.append("its outputs are not those of its code: run make notebooks")
-    if [cell.execution_count for cell in cells] != list(range(1, len(cells) + 1)):
+    if counts != list(range(1, len(counts) + 1)):
         found.append("its cells were not run once from top to bottom")
     for number, cell in enumerate(notebook.cells):
         if not cell.source.strip():
             found.append(f"cell {number} is empty")
-        for line, text in enumerate(cell.source.splitlines(), 1):
-            if re.search(LEFTOVERS, text):
-                found.append(f"cell {number}, line {line}: leftover {text.strip()[:60]!r}")
-    if len(stated) != 1:
-        found.append(f"it states {len(stated)} results, expected 1")
-    elif stated[0]["data"] != "real":
-        found.append(f"its result is on {stated[0]['data']} data, expected real")
-    elif not stated[0]["passed"]:
-        found.append(f"its {stated[0]['metric']} is {stated[0]['value']}, the target is {stated[0]['target']}")
-    return [f"{name}: {fault}" for fault in found]
+        leftover = re.search(LEFTOVERS, cell.source, re.M)
+        if leftover:
+            found.append(f"cell {number}: leftover {leftover[0]!r}")
+    if len(first) != 1:
+        found.append(f"it states {len(first)} results of the assignment, expected 1")
+    elif first[0]["data"] != "real":
+        found.append(f"its result is on {first[0]['data']} data, expected real")
+    elif not first[0]["passed"]:
+        found.append(f"its {first[0]['metric']} is {first[0]['value']}, the target is {first[0]['target']}")
+    return found
+
+
+def section(cells: list[NotebookNode], heading: str) -> range:
+    """The places of the cell that begins with the heading and of all up to the next one of its level.
+
+    Raises:
+        ValueError: unless there is exactly one such cell.
+    """
+    texts = {i: cell.source for i, cell in enumerate(cells) if cell.cell_type == "markdown"}
+    begins = [i for i, text in texts.items() if re.match(heading, text, re.I)]
+    if len(begins) != 1:
+        raise ValueError(f"{len(begins)} headings like {heading!r}: expected 1")
+    level = len(re.match("#+", texts[begins[0]])[0])
+    ends = [i for i, text in texts.items() if i > begins[0] and re.match(rf"#{{1,{level}}} ", text)]
+    return range(begins[0], min([*ends, len(cells)]))
+
+
+def part_one(notebook: NotebookNode) -> NotebookNode:
+    """The cells before Part II and the references, with their outputs."""
+    made = nbformat.from_dict(notebook)
+    made.metadata.pop("hw4", None)  # the fingerprint of the whole
+    first = made.cells[: section(made.cells, SECOND_PART).start]
+    references = section(made.cells, REFERENCES)
+    made.cells = first + made.cells[references.start : references.stop]
+    return made
 
 
 def pack(student: str, folder: Path, root: Path = ROOT) -> Path:
@@ -52,14 +78,19 @@ def pack(student: str, folder: Path, root: Path = ROOT) -> Path:
     """
     if not re.fullmatch(r"\d{4}-\d{5}", student):
         raise ValueError(f"student ID {student!r}: expected the form 2024-20000")
-    notebooks = {name: nbformat.read(root / f"{name}.ipynb", as_version=4) for name in TASKS}
-    found = [fault for name, notebook in notebooks.items() for fault in faults(name, notebook)]
-    if found:
-        raise ValueError("the notebooks are not ready:\n  " + "\n  ".join(found))
+    notebooks = {name: read(name, root) for name in TASKS}
+    if found := [f"{name}: {fault}" for name, notebook in notebooks.items() for fault in faults(notebook)]:
+        raise ValueError("\n  ".join(["the notebooks are not ready:", *found]))
     path = folder / f"{student}.zip"
     with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, notebook in notebooks.items():
-            archive.writestr(f"{name}.ipynb", f"{nbformat.writes(standalone(notebook, root))}\n")
+            alone = standalone(part_one(notebook), root)
+            for count, cell in enumerate((cell for cell in alone.cells if cell.cell_type == "code"), 1):
+                cell.execution_count = count
+                for output in cell.outputs:
+                    if output.output_type == "execute_result":
+                        output.execution_count = count
+            archive.writestr(f"{name}.ipynb", f"{nbformat.writes(alone)}\n")
         for pattern in PACKED:
             for source in sorted(root.glob(pattern)):
                 archive.write(source, source.relative_to(root))
@@ -76,8 +107,7 @@ def main() -> int:
     except (OSError, ValueError) as error:
         print(f"no submission written: {error}", file=sys.stderr)
         return 1
-    with zipfile.ZipFile(path) as archive:
-        print(f"{path}: {len(archive.namelist())} files, {path.stat().st_size / 1e6:.1f} MB")
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     return 0
 
 
