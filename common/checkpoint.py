@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
 from common.files import atomic_write
@@ -25,8 +26,8 @@ def digest(*values: Any) -> str:
     """Twelve digits that change with any of the values.
 
     Taken are numbers, texts, tensors, arrays and containers of them; functions and classes by their source text;
-    ``functools.partial`` by what it holds; optimizers by their class and settings; loaders by data and batches; other
-    objects by their class and attributes. What a function calls is not followed: hand it over as well.
+    ``functools.partial`` by what it holds; models by their classes and weights; optimizers by their class and settings;
+    loaders by data and batches; other objects by their class and attributes. What a function calls is not followed: hand it over as well.
 
     Raises:
         TypeError: for a value that cannot be compared, such as an open file.
@@ -46,14 +47,18 @@ def digest(*values: Any) -> str:
         elif isinstance(value, list | tuple | range):
             state.update(f"{len(value)};".encode())
             if all(isinstance(item, int | float | str) for item in value):  # fast for a long one
-                state.update(repr(value).encode())
+                state.update(repr(list(value)).encode())
             else:
                 for item in value:
                     add(item)
         elif isinstance(value, functools.partial):
             add([value.func, value.args, value.keywords])
+        elif isinstance(value, functools._lru_cache_wrapper):
+            add(value.__wrapped__)
         elif isinstance(value, types.FunctionType | types.MethodType | type):
             add(_source(value))
+        elif isinstance(value, nn.Module):
+            add([str(value), dict.fromkeys(map(type, value.modules())), value.state_dict()])
         elif isinstance(value, torch.optim.Optimizer):
             groups = [{name: group[name] for name in group if name != "params"} for group in value.param_groups]
             add([type(value).__qualname__, groups])

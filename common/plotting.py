@@ -13,7 +13,7 @@ from matplotlib.ticker import LogFormatter, MaxNLocator
 # Okabe and Ito's palette, told apart with every common color blindness (jfly.uni-koeln.de/color).
 BLUE, ORANGE, GREEN, VERMILION = "#0072B2", "#E69F00", "#009E73", "#D55E00"
 PURPLE, SKY, BLACK, GRAY = "#CC79A7", "#56B4E9", "#000000", "#444444"
-COLORS = {"train": BLUE, "validation": ORANGE, "test": GREEN, "learning rate": GRAY}
+COLORS = {"train": BLUE, "validation": ORANGE, "test": GREEN, "target": GRAY}
 _STYLE = {
     "figure.dpi": 110,
     "figure.constrained_layout.use": True,
@@ -117,7 +117,8 @@ def training(
     for ax, (quantity, label) in zip(axes, panels.items()):
         title = quantity.replace("_", " ").capitalize()
         if quantity == "learning_rate":
-            curves({"learning rate": logged["step/learning_rate"]}, title, label or "learning rate", ax=ax)
+            ax.plot(*logged["step/learning_rate"], color=GRAY)
+            ax.set(title=title, xlabel="epoch", ylabel=label or "learning rate")
             continue
         lines = {part: logged[f"{quantity}/{part}"] for part in COLORS if f"{quantity}/{part}" in logged}
         if quantity == "loss":
@@ -126,8 +127,8 @@ def training(
         curves(lines, title, label, target=aim, log_scale=quantity == "perplexity", ax=ax)
         if quantity == "loss":
             handles, names = ax.get_legend_handles_labels()
-            names = [f"train{note and f' ({note})'}" if name == "train" else name for name in names]
-            ax.legend(handles, names, frameon=False)
+            names = [f"train\n({note})" if name == "train" and note else name for name in names]
+            ax.legend(handles, names, frameon=False, fontsize=8)
     return figure
 
 

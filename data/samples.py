@@ -8,7 +8,9 @@ import math
 import random
 
 import torch
+from PIL import Image, ImageDraw
 from torch import Tensor
+from torchvision.transforms.functional import pil_to_tensor
 
 # ---------------------------------------------------------------- news texts, shaped as AG_NEWS
 
@@ -293,3 +295,44 @@ def images(
     pictures = (pictures.clamp(0, 1) * 255).round().to(torch.uint8)
     train, test = slice(None, train_size), slice(train_size, None)
     return (pictures[train], labels[train]), (pictures[test], labels[test])
+
+
+# ---------------------------------------------------------------- drawings of things that CIFAR-10 knows
+
+
+def drawings() -> tuple[Tensor, tuple[str, ...]]:
+    """Five small pictures of ours: ``(5, 3, 32, 32) uint8``, and what they show."""
+    sky, sea, road, meadow = "#9cc8ee", "#2c5f8a", "#8a8a86", "#6fa04a"
+    scenes = {  # name: (ground, [shape, points in 0 to 32, color])
+        "airplane": (sky, [
+            ("ellipse", (3, 14, 29, 19), "#f2f2f2"), ("polygon", (13, 16, 19, 16, 14, 26, 10, 26), "#c9ced6"),
+            ("polygon", (15, 15, 19, 15, 15, 7, 12, 7), "#d6dae0"), ("polygon", (3, 16, 8, 15, 5, 8, 2, 8), "#3a5fa8"),
+        ]),
+        "automobile": (sky, [
+            ("rectangle", (0, 21, 32, 32), road), ("polygon", (8, 17, 11, 10, 21, 10, 25, 17), "#b32222"),
+            ("rectangle", (3, 16, 29, 23), "#cf2b2b"), ("polygon", (10, 16, 12, 12, 20, 12, 23, 16), "#bfe0f5"),
+            ("ellipse", (5, 20, 12, 27), "#1c1c1c"), ("ellipse", (20, 20, 27, 27), "#1c1c1c"),
+        ]),
+        "ship": (sky, [
+            ("rectangle", (0, 22, 32, 32), sea), ("polygon", (2, 18, 30, 18, 26, 25, 6, 25), "#39404a"),
+            ("rectangle", (9, 13, 22, 18), "#f4f4f0"), ("rectangle", (12, 6, 16, 13), "#d8642c"),
+        ]),
+        "truck": (sky, [
+            ("rectangle", (0, 24, 32, 32), road), ("rectangle", (2, 7, 20, 23), "#e8e4da"),
+            ("polygon", (21, 12, 27, 12, 30, 18, 30, 23, 21, 23), "#2f6fb5"), ("rectangle", (23, 13, 27, 17), "#cfe6f5"),
+            ("ellipse", (4, 21, 10, 27), "#1c1c1c"), ("ellipse", (22, 21, 28, 27), "#1c1c1c"),
+        ]),
+        "frog": (meadow, [
+            ("ellipse", (7, 12, 25, 27), "#3f7d2b"), ("ellipse", (3, 19, 13, 29), "#37701f"),
+            ("ellipse", (19, 19, 29, 29), "#37701f"), ("ellipse", (8, 8, 15, 15), "#4c8f35"),
+            ("ellipse", (17, 8, 24, 15), "#4c8f35"), ("ellipse", (10, 10, 13, 13), "#111111"),
+            ("ellipse", (19, 10, 22, 13), "#111111"), ("ellipse", (12, 19, 20, 26), "#b9c97a"),
+        ]),
+    }  # fmt: skip
+    pictures = []
+    for ground, shapes in scenes.values():
+        picture = Image.new("RGB", (256, 256), ground)
+        for shape, points, color in shapes:
+            getattr(ImageDraw.Draw(picture), shape)([8 * p for p in points], fill=color)
+        pictures.append(pil_to_tensor(picture.resize((32, 32), Image.Resampling.BOX)))
+    return torch.stack(pictures), tuple(scenes)
