@@ -161,7 +161,7 @@ def _state(part: Any) -> Any:
 def _set_state(part: Any, state: Any) -> None:
     if isinstance(part, torch.Generator):
         part.set_state(state)
-    elif state != {} or not isinstance(part, torch.amp.GradScaler):  # {}: no scaler was in use where it was written
+    else:
         part.load_state_dict(state)
 
 

@@ -91,7 +91,7 @@ class Run:
         shown: bool = True,
         **parts: Any,
     ):
-        stateful = nn.Module | torch.Generator | torch.amp.GradScaler | LRScheduler  # their settings are in depends_on
+        stateful = nn.Module | torch.Generator | LRScheduler  # their settings are in depends_on
         described = {name: part for name, part in parts.items() if not isinstance(part, stateful)}
         self.folder = Path(folder) / checkpoint.digest(epochs, depends_on, described)
         self.path, self.parts, self.count = self.folder / "checkpoint.pt", parts, epochs
