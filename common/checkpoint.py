@@ -27,7 +27,8 @@ def digest(*values: Any) -> str:
 
     Taken are numbers, texts, tensors, arrays and containers of them; functions and classes by their source text;
     ``functools.partial`` by what it holds; models by their classes and weights; optimizers by their class and settings;
-    loaders by data and batches; other objects by their class and attributes. What a function calls is not followed: hand it over as well.
+    loaders by data and batches; other objects by their class and attributes. What a function calls is not followed:
+    hand it over as well.
 
     Raises:
         TypeError: for a value that cannot be compared, such as an open file.
