@@ -1,16 +1,15 @@
-"""English-French sentence pairs (tatoeba.org, CC BY 2.0): their file, and which of them belong together."""
+"""English-French sentence pairs (tatoeba.org, CC BY 2.0): find, fetch or generate their file."""
 
 import hashlib
-import re
+import io
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.files import atomic_write
-from data import samples, sources
-from data.data import normalizeString
+from data import download, samples
 
 URLS = ("https://download.pytorch.org/tutorial/data.zip",)
 OTHER_URLS = (  # exports of other years: asked only where the tutorial's cannot be had
@@ -35,93 +34,45 @@ class PairFile:
     source: str  # in words: where it is from and how it differs from the tutorial's file
 
 
-# ------------------------------------------------------------------------------------ the file
-
-
-def read_pairs(path: Path) -> list[tuple[str, str]]:
-    """Read ``english<TAB>french`` lines; further columns, as newer exports have, are dropped.
-
-    Lines end at line feeds alone (a carriage return before one is dropped): other separators, such as
-    U+2028, belong to the sentence. Empty lines at the end and a byte-order mark are dropped too.
-
-    Args:
-        path: a text file in UTF-8.
-
-    Returns:
-        ``(english, french)`` pairs as they stand there.
-
-    Raises:
-        ValueError: for a line without a tab or with an empty side, text that is not UTF-8,
-            or a file without lines; names file and line.
-    """
-    try:
-        lines = path.read_bytes().decode("utf-8-sig").split("\n")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path.name} is not UTF-8 text ({error}); fetch it again") from error
-    lines = [line.removesuffix("\r") for line in lines]
-    while lines and not lines[-1]:
-        lines.pop()
-    pairs = []
-    for number, line in enumerate(lines, 1):
-        sides = line.split("\t")
-        if len(sides) < 2 or not sides[0].strip() or not sides[1].strip():
-            raise ValueError(f"{path.name}, line {number}: expected 'english<TAB>french', found {line[:60]!r}")
-        pairs.append((sides[0], sides[1]))
-    if not pairs:
-        raise ValueError(f"{path.name} holds no sentence pairs; fetch it again")
-    return pairs
+def _count(lines: Iterable[bytes]) -> int:
+    return sum(b"\t" in line for line in lines)
 
 
 def _unpack(path: Path) -> None:
     """A known archive has come: its member takes its place."""
-    with path.open("rb") as file:
-        sha1 = hashlib.file_digest(file, lambda: hashlib.sha1(usedforsecurity=False)).hexdigest()
+    archive = path.read_bytes()
     try:
         # Only the one member is read, and only its bytes: nothing in the archive decides where they go.
-        with zipfile.ZipFile(path) as file:
+        with zipfile.ZipFile(io.BytesIO(archive)) as file:
             member = next(name for name in MEMBERS if name in file.namelist())
             content = file.read(member)
     except StopIteration:
         raise ValueError(f"a zip archive without {', '.join(MEMBERS)}") from None
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
         raise ValueError(f"no readable zip archive ({error})") from error
-    expected = MEMBERS[member]
+    expected, count = MEMBERS[member], _count(content.split(b"\n"))
+    sha1 = hashlib.sha1(archive, usedforsecurity=False).hexdigest()
     if expected is None and sha1 != D2L_SHA1:
         raise ValueError(f"its sha1 is {sha1}, expected {D2L_SHA1}")
-    path.write_bytes(content)
-    count = len(read_pairs(path))
     if expected not in (None, count):
         raise ValueError(f"{member} has {count:,} pairs, expected {expected:,}")
+    path.write_bytes(content)
 
 
-def _fetch(path: Path) -> None:
+def _fetch() -> Path:
+    path = download.cache_folder() / "eng-fra.txt"
     try:
-        sources.download(sources.addresses("HW4_ENG_FRA_URL", URLS), path, _unpack)
-    except sources.Unavailable as error:
+        return download.download(download.addresses("HW4_ENG_FRA_URL", URLS), path, _unpack)
+    except download.Unavailable as error:
         # Not in one list with the others, so that slowness alone never leads to another export.
         print(f"{error}\nOther exports of the same sentences are asked for.")
         try:
-            sources.download(OTHER_URLS, path, _unpack)
-        except sources.Unavailable as others:
-            raise sources.Unavailable("\n".join([str(error), *str(others).splitlines()[1:]])) from others
-    count = len(read_pairs(path))
-    if count != OFFICIAL_PAIRS:
-        print(f"This export differs from the tutorial's: it holds {count:,} pairs, the tutorial's {OFFICIAL_PAIRS:,}.")
+            return download.download(OTHER_URLS, path, _unpack)
+        except download.Unavailable as others:
+            raise download.Unavailable(f"{error}\n{others}") from others
 
 
-def _real(data_dir: str | Path | None) -> PairFile:
-    path = sources.find("eng-fra.txt", data_dir)
-    if path is None:
-        path = sources.CACHE / "eng-fra.txt"
-        _fetch(path)
-    count = len(read_pairs(path))
-    note = f"{count:,} pairs"
-    if count != OFFICIAL_PAIRS:
-        note += f", the tutorial's file has {OFFICIAL_PAIRS:,}"
-    return PairFile(path, "real", f"eng-fra from tatoeba.org ({note})")
-
-
-def locate(kind: str = "auto", data_dir: str | Path | None = None) -> PairFile:
+def locate(kind: str = "auto", data_dir: str | Path = "") -> PairFile:
     """Find or fetch ``eng-fra.txt``, or write its sample.
 
     Args:
@@ -129,103 +80,25 @@ def locate(kind: str = "auto", data_dir: str | Path | None = None) -> PairFile:
         data_dir: a folder with ``eng-fra.txt``; by default ``$HW4_DATA_DIR``, then ``data/cache/``, then a download.
 
     Returns:
-        The file, with its kind and source.
+        The file, with its kind and source; ``data.data.read_pairs`` checks its lines.
 
     Raises:
-        ValueError: for a malformed file, an unknown ``kind``, or a ``data_dir`` that is no folder.
+        ValueError: for an unknown ``kind``, or a ``data_dir`` that is no folder.
         Unavailable: if real data is asked for and cannot be had.
     """
 
+    def real() -> PairFile:
+        path = download.find("eng-fra.txt", data_dir) or _fetch()
+        with path.open("rb") as file:
+            count = _count(file)
+        note = f", the tutorial's file has {OFFICIAL_PAIRS:,}" if count != OFFICIAL_PAIRS else ""
+        return PairFile(path, "real", f"eng-fra from tatoeba.org ({count:,} pairs{note})")
+
     def sample() -> PairFile:
         pairs = samples.sentence_pairs()
-        path = sources.CACHE / "sample" / "eng-fra.txt"
+        path = download.cache_folder() / "sample" / "eng-fra.txt"
         with atomic_write(path) as file:
             file.writelines(f"{english}\t{french}\n".encode() for english, french in pairs)
         return PairFile(path, "sample", f"generated sample ({len(pairs):,} pairs)")
 
-    return sources.choose(kind, lambda: _real(data_dir), sample)
-
-
-# ------------------------------------------------------------------------------------ splits without a leak
-
-_WRITTEN_OUT = tuple(  # what normalizeString leaves of a contraction, and the words it stands for
-    (re.compile(rf"\b{contracted}\b"), words)
-    for contracted, words in (
-        ("cannot", "can not"),
-        ("can t", "can not"),
-        ("won t", "will not"),
-        ("shan t", "shall not"),
-        ("(is|are|was|were|do|does|did|has|have|had|would|could|should|might|must|need)n t", r"\1 not"),
-        ("i m", "i am"),
-        ("(you|we|they|there|what|who|where|how) re", r"\1 are"),
-        ("(he|she|it|that|there|here|what|who|where|when|why|how) s", r"\1 is"),
-        ("let s", "let us"),
-        ("(i|you|he|she|it|we|they|that|there|what|who) ll", r"\1 will"),
-        ("(i|you|we|they|what|who|could|should|would|might|must) ve", r"\1 have"),
-        ("(i|you|he|she|it|we|they|there|who) d", r"\1 would"),
-    )
-)
-
-
-def normal_form(pair: Sequence[str]) -> tuple[str, str]:
-    """The form in which two sentences count as the same: normalized, English contractions written out.
-
-    Args:
-        pair: a French and an English sentence, normalized or not.
-
-    Returns:
-        Both, so that "Il n'est pas prêt." with "He isn't ready." is
-        ``("il n est pas pret .", "he is not ready .")``.
-    """
-    french, english = map(normalizeString, pair)
-    for contracted, words in _WRITTEN_OUT:
-        english = contracted.sub(words, english)
-    return french, english
-
-
-def sentence_groups(pairs: Sequence[Sequence[str]]) -> list[int]:
-    """Which pairs hang together: those with the same French or English sentence, and so on from pair to pair.
-
-    A split that keeps each group on one side has no test sentence in training, in either language.
-
-    Args:
-        pairs: N pairs ``[french, english]``.
-
-    Returns:
-        N group numbers, counted from 0 in the order in which the groups appear: the connected
-        components of the graph that joins pairs with an equal side in :func:`normal_form`.
-    """
-    parent = list(range(len(pairs)))
-
-    def root(row: int) -> int:
-        while parent[row] != row:
-            parent[row] = row = parent[parent[row]]
-        return row
-
-    first: dict[tuple[int, str], int] = {}
-    for row, pair in enumerate(pairs):
-        for side in enumerate(normal_form(pair)):
-            parent[root(row)] = root(first.setdefault(side, row))
-    numbers: dict[int, int] = {}
-    return [numbers.setdefault(root(row), len(numbers)) for row in range(len(pairs))]
-
-
-def leak(pairs: Sequence[Sequence[str]], train_rows: Iterable[int], test_rows: Iterable[int]) -> float:
-    """The share of test pairs whose French or English sentence occurs in training, in :func:`normal_form`.
-
-    Args:
-        pairs: pairs ``[french, english]``.
-        train_rows: which of them are trained on.
-        test_rows: which of them are tested on.
-
-    Returns:
-        Between 0 and 1; 0 for a split that deals out :func:`sentence_groups`.
-
-    Raises:
-        ValueError: if there is no test pair.
-    """
-    known = {side for row in train_rows for side in enumerate(normal_form(pairs[row]))}
-    leaked = [not known.isdisjoint(enumerate(normal_form(pairs[row]))) for row in test_rows]
-    if not leaked:
-        raise ValueError("no test rows: expected at least one")
-    return sum(leaked) / len(leaked)
+    return download.choose(kind, real, sample)

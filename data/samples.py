@@ -15,41 +15,38 @@ from torchvision.transforms.functional import pil_to_tensor
 # ---------------------------------------------------------------- news texts, shaped as AG_NEWS
 
 _TOPICS = {
-    1: """minister parliament embassy treaty ceasefire rebels president election ballot refugees border
-        troops peacekeepers sanctions diplomat summit province militia protest coalition premier
-        hostage convoy uprising senate referendum monarch exile insurgents capital""",
-    2: """striker goalkeeper innings quarterback playoff tournament medal coach stadium penalty marathon
-        sprinter champion league referee inning homer wicket grandslam relay roster rebound
-        touchdown midfielder defender trophy semifinal derby umpire dugout""",
-    3: """shares investors earnings merger dividend inflation bank shareholders bonds revenue retailer
-        quarterly profit takeover oil barrel currency stocks exporters tariff lender bankruptcy
-        auditor pension brokerage forecast output refinery wages consumers""",
-    4: """software browser satellite telescope processor genome virus patch spacecraft broadband chip
-        laboratory robot asteroid server encryption wireless researchers species galaxy database
-        laptop molecule probe network console fossil search vaccine desktop""",
+    1: """minister parliament embassy treaty ceasefire rebels president election ballot refugees border troops
+        peacekeepers sanctions diplomat summit province militia protest coalition premier hostage convoy uprising senate
+        referendum monarch exile insurgents capital""",
+    2: """striker goalkeeper innings quarterback playoff tournament medal coach stadium penalty marathon sprinter
+        champion league referee inning homer wicket grandslam relay roster rebound touchdown midfielder defender trophy
+        semifinal derby umpire dugout""",
+    3: """shares investors earnings merger dividend inflation bank shareholders bonds revenue retailer quarterly profit
+        takeover oil barrel currency stocks exporters tariff lender bankruptcy auditor pension brokerage forecast output
+        refinery wages consumers""",
+    4: """software browser satellite telescope processor genome virus patch spacecraft broadband chip laboratory robot
+        asteroid server encryption wireless researchers species galaxy database laptop molecule probe network console
+        fossil search vaccine desktop""",
 }  # fmt: skip
 _SHARED_NOUNS = """
-    plan report week month deal team group company country city officials leader source decision
-    future record problem change question season market world people statement result program
-    support attack victory loss chance center member role move talks pressure growth crisis effort
-    review case contract board spokesman rival partner crowd fans test
+    plan report week month deal team group company country city officials leader source decision future record problem
+    change question season market world people statement result program support attack victory loss chance center
+    member role move talks pressure growth crisis effort review case contract board spokesman rival partner crowd fans
+    test
 """.split()
 _SHARED_VERBS = """
-    said announced expected faced reported won lost raised opened closed delayed rejected backed
-    warned showed led launched cut joined ended started missed signed planned considered defended
-    blamed praised ordered pushed
+    said announced expected faced reported won lost raised opened closed delayed rejected backed warned showed led
+    launched cut joined ended started missed signed planned considered defended blamed praised ordered pushed
 """.split()
 _SHARED_ADJECTIVES = """
-    new early late major strong weak final local global recent possible big key long public former
-    young top likely second third surprising difficult costly quiet
+    new early late major strong weak final local global recent possible big key long public former young top likely
+    second third surprising difficult costly quiet
 """.split()
 _PLACES = """
-    London Tokyo Madrid Cairo Lima Oslo Nairobi Seoul Boston Berlin Delhi Lisbon Toronto Prague
-    Athens Dublin Jakarta Bogota Sydney Vienna
+    London Tokyo Madrid Cairo Lima Oslo Nairobi Seoul Boston Berlin Delhi Lisbon Toronto Prague Athens Dublin Jakarta
+    Bogota Sydney Vienna
 """.split()
-_DAYS = """
-    Monday Tuesday Wednesday Thursday Friday Saturday Sunday
-""".split()
+_DAYS = "Monday Tuesday Wednesday Thursday Friday Saturday Sunday".split()
 
 
 def news(
@@ -112,48 +109,43 @@ _PERSONS = (  # English, contracted, French, plural, genders that it may stand f
     ("they are", "they're", "ils sont", True, "m"),
 )
 _ADJECTIVES = (  # English, French masculine; the other forms follow from the rules below
-    ("happy", "content"), ("tall", "grand"), ("small", "petit"), ("tired", "fatigué"),
-    ("ready", "prêt"), ("strong", "fort"), ("rich", "riche"), ("poor", "pauvre"),
-    ("sad", "triste"), ("young", "jeune"), ("calm", "calme"), ("brave", "courageux"),
-    ("serious", "sérieux"), ("famous", "célèbre"), ("jealous", "jaloux"), ("curious", "curieux"),
-    ("lucky", "chanceux"), ("careful", "prudent"), ("patient", "patient"), ("polite", "poli"),
-    ("surprised", "surpris"), ("seated", "assis"), ("lost", "perdu"), ("alone", "seul"),
-    ("angry", "fâché"), ("worried", "inquiet"), ("discreet", "discret"), ("proud", "fier"),
-    ("first", "premier"), ("late", "dernier"), ("active", "actif"), ("naive", "naïf"),
-    ("attentive", "attentif"), ("kind", "gentil"), ("cruel", "cruel"), ("sick", "malade"),
-    ("weak", "faible"), ("free", "libre"), ("busy", "occupé"), ("wounded", "blessé"),
-    ("bored", "ennuyé"), ("amused", "amusé"), ("married", "marié"), ("invited", "invité"),
-    ("skilled", "doué"), ("known", "connu"), ("clumsy", "maladroit"), ("absent", "absent"),
+    ("happy", "content"), ("tall", "grand"), ("small", "petit"), ("tired", "fatigué"), ("ready", "prêt"),
+    ("strong", "fort"), ("rich", "riche"), ("poor", "pauvre"), ("sad", "triste"), ("young", "jeune"),
+    ("calm", "calme"), ("brave", "courageux"), ("serious", "sérieux"), ("famous", "célèbre"), ("jealous", "jaloux"),
+    ("curious", "curieux"), ("lucky", "chanceux"), ("careful", "prudent"), ("patient", "patient"), ("polite", "poli"),
+    ("surprised", "surpris"), ("seated", "assis"), ("lost", "perdu"), ("alone", "seul"), ("angry", "fâché"),
+    ("worried", "inquiet"), ("discreet", "discret"), ("proud", "fier"), ("first", "premier"), ("late", "dernier"),
+    ("active", "actif"), ("naive", "naïf"), ("attentive", "attentif"), ("kind", "gentil"), ("cruel", "cruel"),
+    ("sick", "malade"), ("weak", "faible"), ("free", "libre"), ("busy", "occupé"), ("wounded", "blessé"),
+    ("bored", "ennuyé"), ("amused", "amusé"), ("married", "marié"), ("invited", "invité"), ("skilled", "doué"),
+    ("known", "connu"), ("clumsy", "maladroit"), ("absent", "absent"),
 )  # fmt: skip
 _ADVERBS = (
-    ("very", "très"), ("too", "trop"), ("still", "encore"), ("often", "souvent"),
-    ("always", "toujours"), ("really", "vraiment"), ("almost", "presque"), ("already", "déjà"),
-    ("never", None), ("not", None), ("", ""), ("", ""),
+    ("very", "très"), ("too", "trop"), ("still", "encore"), ("often", "souvent"), ("always", "toujours"),
+    ("really", "vraiment"), ("almost", "presque"), ("already", "déjà"), ("never", None), ("not", None), ("", ""),
+    ("", ""),
 )  # fmt: skip
 _NOUNS = (  # English, French, feminine
-    ("garden", "jardin", False), ("house", "maison", True), ("school", "école", True),
-    ("hotel", "hôtel", False), ("tree", "arbre", False), ("river", "rivière", True),
-    ("car", "voiture", True), ("train", "train", False), ("church", "église", True),
-    ("office", "bureau", False), ("kitchen", "cuisine", True), ("island", "île", True),
+    ("garden", "jardin", False), ("house", "maison", True), ("school", "école", True), ("hotel", "hôtel", False),
+    ("tree", "arbre", False), ("river", "rivière", True), ("car", "voiture", True), ("train", "train", False),
+    ("church", "église", True), ("office", "bureau", False), ("kitchen", "cuisine", True), ("island", "île", True),
     ("forest", "forêt", True), ("castle", "château", False), ("mountain", "montagne", True),
-    ("village", "village", False), ("market", "marché", False), ("station", "gare", True),
-    ("beach", "plage", True), ("plane", "avion", False), ("bridge", "pont", False),
-    ("door", "porte", True), ("window", "fenêtre", True), ("factory", "usine", True),
-    ("museum", "musée", False), ("theater", "théâtre", False), ("lake", "lac", False),
-    ("boat", "bateau", False), ("road", "route", True), ("room", "chambre", True),
-    ("bed", "lit", False), ("table", "table", True), ("shop", "magasin", False),
-    ("hospital", "hôpital", False), ("prison", "prison", True), ("tower", "tour", True),
-    ("field", "champ", False), ("cinema", "cinéma", False), ("library", "bibliothèque", True),
+    ("village", "village", False), ("market", "marché", False), ("station", "gare", True), ("beach", "plage", True),
+    ("plane", "avion", False), ("bridge", "pont", False), ("door", "porte", True), ("window", "fenêtre", True),
+    ("factory", "usine", True), ("museum", "musée", False), ("theater", "théâtre", False), ("lake", "lac", False),
+    ("boat", "bateau", False), ("road", "route", True), ("room", "chambre", True), ("bed", "lit", False),
+    ("table", "table", True), ("shop", "magasin", False), ("hospital", "hôpital", False), ("prison", "prison", True),
+    ("tower", "tour", True), ("field", "champ", False), ("cinema", "cinéma", False), ("library", "bibliothèque", True),
     ("farm", "ferme", True), ("valley", "vallée", True), ("apartment", "appartement", False),
 )  # fmt: skip
 _PLACEMENTS = (
-    ("in", "dans"), ("near", "près de"), ("in front of", "devant"), ("behind", "derrière"),
-    ("without", "sans"), ("on", "sur"), ("under", "sous"), ("far from", "loin de"),
+    ("in", "dans"), ("near", "près de"), ("in front of", "devant"), ("behind", "derrière"), ("without", "sans"),
+    ("on", "sur"), ("under", "sous"), ("far from", "loin de"),
 )  # fmt: skip
 _DETERMINERS = (  # English, French masculine, feminine, before a vowel
-    ("the", "le", "la", "l'"), ("a", "un", "une", None), ("my", "mon", "ma", "mon"),
-    ("his", "son", "sa", "son"), ("your", "ton", "ta", "ton"), ("this", "ce", "cette", None),
-    ("our", "notre", "notre", "notre"), ("their", "leur", "leur", "leur"),
+    ("the", "le", "la", "l'"), ("a", "un", "une", None), ("my", "mon", "ma", "mon"), ("his", "son", "sa", "son"),
+    ("your", "ton", "ta", "ton"), ("this", "ce", "cette", None), ("our", "notre", "notre", "notre"),
+    ("their", "leur", "leur", "leur"),
 )  # fmt: skip
 _VOWELS = "aeiouhéêèîôâ"  # every h of the words above is silent
 
@@ -228,10 +220,7 @@ def sentence_pairs(count: int = 10_000, seed: int = 1234) -> list[tuple[str, str
 
 # ---------------------------------------------------------------- images, shaped as CIFAR-10
 
-SHAPES = (
-    "disk", "ring", "square", "triangle", "cross",
-    "star", "crescent", "stripes", "checkers", "spiral",
-)  # fmt: skip
+SHAPES = ("disk", "ring", "square", "triangle", "cross", "star", "crescent", "stripes", "checkers", "spiral")
 
 
 def _inside(shape: str, u: Tensor, v: Tensor) -> Tensor:
