@@ -308,7 +308,8 @@ def drawings() -> tuple[Tensor, tuple[str, ...]]:
         ]),
         "truck": (sky, [
             ("rectangle", (0, 24, 32, 32), road), ("rectangle", (2, 7, 20, 23), "#e8e4da"),
-            ("polygon", (21, 12, 27, 12, 30, 18, 30, 23, 21, 23), "#2f6fb5"), ("rectangle", (23, 13, 27, 17), "#cfe6f5"),
+            ("polygon", (21, 12, 27, 12, 30, 18, 30, 23, 21, 23), "#2f6fb5"),
+            ("rectangle", (23, 13, 27, 17), "#cfe6f5"),
             ("ellipse", (4, 21, 10, 27), "#1c1c1c"), ("ellipse", (22, 21, 28, 27), "#1c1c1c"),
         ]),
         "frog": (meadow, [
