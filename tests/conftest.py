@@ -1,8 +1,8 @@
 """Loads the notebooks' definitions, so that tests call the very code that a reader sees."""
 
+import re
 import sys
 import types
-from collections.abc import Iterator
 from pathlib import Path
 
 import nbformat
@@ -11,26 +11,20 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from grader.sandbox import Sandbox  # noqa: E402
-from tools.notebooks import definitions  # noqa: E402
+from tools.notebooks import definitions, read  # noqa: E402
 
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: the test takes minutes")
-    config.addinivalue_line("markers", "browser: the test needs Chromium; run by make browser-test alone")
 
 
-def read(name: str) -> nbformat.NotebookNode:
-    """The saved notebook of that name."""
-    return nbformat.read(ROOT / f"{name}.ipynb", as_version=4)
-
-
-@pytest.fixture(scope="session")
-def sandbox() -> Iterator[Sandbox]:
-    """What the grader runs code in; its server, started with the first notebook, takes seconds."""
-    box = Sandbox()
-    yield box
-    box.close()
+def planted(notebook: nbformat.NotebookNode, right: str, wrong: str) -> nbformat.NotebookNode:
+    """The notebook with a fault: ``wrong`` in place of ``right``, which stands in one code cell, spaces aside."""
+    pattern = r"\s+".join(map(re.escape, right.split()))
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and re.search(pattern, cell.source)]
+    assert len(cells) == 1, f"{right!r} stands in {len(cells)} cells: plant this fault elsewhere"
+    cells[0].source = re.sub(pattern, lambda _: wrong, cells[0].source)
+    return notebook
 
 
 @pytest.fixture(scope="session")
@@ -46,3 +40,6 @@ def seq2seq() -> types.ModuleType:
 @pytest.fixture(scope="session")
 def vit() -> types.ModuleType:
     return definitions("hw4_vit")
+
+
+__all__ = ["ROOT", "planted", "read"]
