@@ -18,14 +18,14 @@ from tools.standalone import standalone
 
 PACKED = ("common/*.py", "data/*.py", "requirements.txt", "LICENSE")  # beside the notebooks
 LEFTOVERS = r"\b(TODO|FIXME|XXX)\b|\bbreakpoint\(|\bpdb\b|^\s*#\s*print\("
-SECOND_PART, REFERENCES = r"#+ .*\bgoing further\b", r"#+ References\b"
+SECOND_PART, REFERENCES = "#+ .*going further", "## References"
 
 
-def faults(notebook: NotebookNode) -> list[str]:
+def faults(notebook: NotebookNode, root: Path = ROOT) -> list[str]:
     """What keeps a saved notebook from being handed in."""
     found, first = [], [result for result in results(notebook) if result.get("part") == "assignment"]
     counts = [cell.execution_count for cell in notebook.cells if cell.cell_type == "code"]
-    if notebook.metadata.get("hw4", {}).get("fingerprint") != fingerprint(notebook):
+    if notebook.metadata.get("hw4", {}).get("fingerprint") != fingerprint(notebook, root):
         found.append("its outputs are not those of its code: run make notebooks")
     if counts != list(range(1, len(counts) + 1)):
         found.append("its cells were not run once from top to bottom")
@@ -45,17 +45,18 @@ def faults(notebook: NotebookNode) -> list[str]:
 
 
 def section(cells: list[NotebookNode], heading: str) -> range:
-    """The places of the cell that begins with the heading and of all up to the next one of its level.
+    """The places of the cell with the heading and of all up to the next of the two highest levels.
 
     Raises:
         ValueError: unless there is exactly one such cell.
     """
-    texts = {i: cell.source for i, cell in enumerate(cells) if cell.cell_type == "markdown"}
-    begins = [i for i, text in texts.items() if re.match(heading, text, re.I)]
+    headings = {
+        i: re.findall("(?m)^#+ .*", cell.source) for i, cell in enumerate(cells) if cell.cell_type == "markdown"
+    }
+    begins = [i for i, lines in headings.items() if any(re.match(heading, line, re.I) for line in lines)]
     if len(begins) != 1:
         raise ValueError(f"{len(begins)} headings like {heading!r}: expected 1")
-    level = len(re.match("#+", texts[begins[0]])[0])
-    ends = [i for i, text in texts.items() if i > begins[0] and re.match(rf"#{{1,{level}}} ", text)]
+    ends = [i for i, lines in headings.items() if i > begins[0] and any(re.match("##? ", line) for line in lines)]
     return range(begins[0], min([*ends, len(cells)]))
 
 
@@ -79,7 +80,7 @@ def pack(student: str, folder: Path, root: Path = ROOT) -> Path:
     if not re.fullmatch(r"\d{4}-\d{5}", student):
         raise ValueError(f"student ID {student!r}: expected the form 2024-20000")
     notebooks = {name: read(name, root) for name in TASKS}
-    if found := [f"{name}: {fault}" for name, notebook in notebooks.items() for fault in faults(notebook)]:
+    if found := [f"{name}: {fault}" for name, notebook in notebooks.items() for fault in faults(notebook, root)]:
         raise ValueError("\n  ".join(["the notebooks are not ready:", *found]))
     path = folder / f"{student}.zip"
     with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
