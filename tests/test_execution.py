@@ -1,25 +1,37 @@
-"""The notebooks run from top to bottom on generated samples, without a network, and reach their targets."""
+"""The notebooks run from top to bottom on generated samples, without a network, whatever settings people try."""
 
 import os
-import subprocess
 import sys
+import urllib.request
 
 import nbformat
 import pytest
+from conftest import read
 
-from tools import run_notebooks
-from tools.notebooks import ROOT
+from tools import run_notebooks, submission
+from tools.notebooks import TASKS, results
+from tools.standalone import standalone
 
-RESULT = """
-import json, os
-from pathlib import Path
-folder = Path(os.environ["HW4_RUNS"], "vit", "sample")
-folder.mkdir(parents=True)
-settings = {name: value for name, value in os.environ.items() if name.startswith("HW4_")}
-(folder / "result.json").write_text(json.dumps({"data": os.environ["HW4_DATA"], "settings": settings}))
+SETTINGS = """
+from dataclasses import dataclass
+from common.config import FURTHER, Shared, check, configure
+@dataclass(frozen=True)
+class Config(Shared):
+    epochs: int = 3
+    def __post_init__(self):
+        check(self)
+@dataclass(frozen=True)
+class Further:
+    epochs: int = 9
 """
-
-
+RESULTS = """
+import json, os
+config, further = configure(Config), configure(Further, FURTHER)
+settings = {name: value for name, value in os.environ.items() if name.startswith("HW4_")}
+for part in ("assignment", "further"):
+    stated = {"part": part, "data": config.data, "settings": settings, "metric": "accuracy", "value": 71.0}
+    print("RESULT", json.dumps(stated | {"target": 70.0, "passed": config.epochs < 9, "seconds": 2.0}))
+"""
 CHANGE = """
 import nbformat
 notebook = nbformat.read("hw4_vit.ipynb", 4)
@@ -29,72 +41,153 @@ nbformat.write(notebook, "hw4_vit.ipynb")
 
 
 def put(project, *sources):
-    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    cells = [nbformat.v4.new_code_cell(SETTINGS, metadata={"tags": ["define"]})]
+    cells += [nbformat.v4.new_code_cell(source) for source in sources]
     nbformat.write(nbformat.v4.new_notebook(cells=cells), project / "hw4_vit.ipynb")
 
 
 @pytest.fixture
-def small_project(tmp_path, monkeypatch):
-    """A project with one notebook that writes the settings it is given as its result."""
-    put(tmp_path, RESULT)
+def project(tmp_path, monkeypatch):
+    """A project with one notebook that states the settings it is given."""
+    put(tmp_path, RESULTS)
     (tmp_path / "runs").mkdir()
+    (tmp_path / "common").symlink_to(run_notebooks.ROOT / "common")
     for module in ("tools.run_notebooks", "tools.notebooks"):
         monkeypatch.setattr(f"{module}.ROOT", tmp_path)
-    monkeypatch.setenv("HW4_EPOCHS", "7")
-    monkeypatch.setenv("HW4_RUNS", "runs")
-    monkeypatch.setenv("HW4_DEVICE", "cpu")
+    monkeypatch.setattr(run_notebooks, "BUILD", tmp_path / "build")
+    monkeypatch.setattr(run_notebooks, "definitions", lambda name: definitions(name, read(name, tmp_path)))
+    for name in [name for name in os.environ if name.startswith("HW4_")]:
+        monkeypatch.delenv(name)
     return tmp_path
 
 
-def test_settings_reach_the_notebook_and_the_users_runs_are_left_alone(small_project):
-    result = run_notebooks.execute("hw4_vit", "sample", {"seed": 2}, build=small_project / "build")
-    expected = {"HW4_SEED": "2", "HW4_EPOCHS": "7", "HW4_RUNS": "build/runs", "HW4_DEVICE": "cpu", "HW4_DATA": "sample"}
-    assert result["settings"].items() >= expected.items() and result["seconds"] > 0
-    assert not any((small_project / "runs").iterdir()) and os.environ["HW4_RUNS"] == "runs"
+definitions = run_notebooks.definitions
 
 
-def test_a_notebook_to_publish_is_executed_with_its_own_settings(small_project):
-    result = run_notebooks.execute("hw4_vit", "real", build=small_project / "build", publish=True)
-    assert result["settings"].keys() == {"HW4_DATA", "HW4_RUNS", "HW4_DEVICE"}
+def call(monkeypatch, *words) -> int:
+    monkeypatch.setattr(sys, "argv", ["run_notebooks", "hw4_vit", *words])
+    return run_notebooks.main()
+
+
+def test_settings_reach_the_notebook_and_the_table_shows_both_parts(project, monkeypatch, capsys):
+    for name, value in {"HW4_RUNS": "runs", "HW4_DEVICE": "cpu", "HW4_EPOCHS": "7"}.items():
+        monkeypatch.setenv(name, value)
+    assert call(monkeypatch, "--set", "seed=2", "epochs=4", "further_epochs=5") == 0
+    printed = capsys.readouterr().out
+    assert "HW4_RUNS=runs in the environment is not used" in printed
+    assert "hw4_vit on sample data with" not in printed and "epochs=4" in printed
+    rows = [line.split() for line in printed.splitlines()[-2:]]
+    assert rows == [
+        ["hw4_vit", "sample", part, "accuracy", "71.00", "70", "yes", "2"] for part in ("assignment", "further")
+    ]
+    first, _ = results(read("hw4_vit", project / "build" / "sample"))
+    own = {"HW4_SEED": "2", "HW4_EPOCHS": "4", "HW4_FURTHER_EPOCHS": "5", "HW4_DEVICE": "cpu"}
+    assert first["settings"] == own | {"HW4_DATA": "sample", "HW4_RUNS": "build/runs"}
+    assert not any((project / "runs").iterdir()) and os.environ["HW4_RUNS"] == "runs"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    (
+        (
+            ("--set", "epoch=3"),
+            "epoch=3: no setting of hw4_vit: expected data_dir, device, epochs, further_",
+        ),
+        (("--set", "further_epoch=3"), "further_epoch=3: no setting of hw4_vit"),
+        (("--set", "epochs=0"), "epochs is 0: expected more than 0"),
+        (("--set", "further_epochs=x"), "HW4_FURTHER_EPOCHS is 'x': expected int"),
+        (("--set", "data=real"), "data=real: choose it by --data (make: DATA=...)"),
+        (("--set", "runs=here"), "runs=here: whatever is executed here writes below build/"),
+        (("--set", "epochs"), "epochs: expected name=value"),
+        (("--in-place", "--set", "epochs=1"), "epochs=1: a saved notebook shows its own settings"),
+        (("hw4_vim",), "unknown notebook hw4_vim: expected hw4_rnn"),
+    ),
+)
+def test_what_cannot_be_meant_is_refused_before_anything_runs(project, monkeypatch, capsys, words, message):
+    with pytest.raises(SystemExit):
+        call(monkeypatch, *words)
+    assert message in capsys.readouterr().err and not (project / "build").exists()
+
+
+def test_a_misspelled_variable_of_the_environment_is_refused_as_well(project, monkeypatch, capsys):
+    monkeypatch.setenv("HW4_EPOCSH", "3")
+    with pytest.raises(SystemExit):
+        call(monkeypatch)
+    assert "epocsh=3: no setting of hw4_vit" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("sources", "error"),
     (
-        ((RESULT, "1 / 0"), "ZeroDivisionError: division by zero"),
-        (("1",), "it wrote no result.json"),
-        ((RESULT.replace('os.environ["HW4_DATA"]', '"sample"'),), "its data is sample, expected real"),
-        ((RESULT, CHANGE), "the code was changed while it ran"),
+        ((RESULTS, "1 / 0"), "ZeroDivisionError: division by zero"),
+        (("1",), "it states []: expected a result for assignment and for further"),
+        (("from dataclasses import replace\n" + RESULTS.replace("config.data,", "'sample',"),), "not all on real data"),
+        ((RESULTS, CHANGE), "the code was changed while it ran"),
     ),
 )
-def test_what_may_not_be_published_is_an_error_even_where_an_older_result_lies(small_project, sources, error):
-    put(small_project, *sources)
-    folder = small_project / "build" / "runs" / "vit" / "gpu"
-    folder.mkdir(parents=True)
-    (folder / "result.json").write_text('{"passed": true, "data": "real"}')
-    result = run_notebooks.execute("hw4_vit", "real", build=small_project / "build", publish=True)
-    assert result["error"] == error and "passed" not in result
+def test_what_may_not_be_published_is_an_error(project, sources, error):
+    put(project, *sources)
+    _, found = run_notebooks.execute("hw4_vit", "real", publish=True, build=project / "build")
+    assert error in found
 
 
-def test_a_misspelled_setting_ends_the_command_before_anything_runs(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["run_notebooks", "hw4_rnn", "--set", "epoch=3"])
-    with pytest.raises(SystemExit):
-        run_notebooks.main()
-    assert "--set epoch=...: there is no such setting in hw4_rnn: agreement, batch_size" in capsys.readouterr().err
+def test_a_result_below_its_target_and_an_error_fail_the_command_and_are_seen(project, monkeypatch, capsys):
+    assert call(monkeypatch, "--set", "epochs=9") == 1 and capsys.readouterr().out.count(" no ") == 2
+    put(project, "raise ValueError('oh')")
+    assert call(monkeypatch) == 1 and "stopped after" in (printed := capsys.readouterr().out) and "oh" in printed
 
 
-SHORTER = {  # trainings as short as their targets allow; hw4_vit is executed in test_standalone.py
-    "hw4_rnn": {"HW4_BATCH_SIZE": "128"},
-    "hw4_seq2seq": {"HW4_BATCH_SIZE": "128", "HW4_EPOCHS": "2", "HW4_ABLATION_DIM": "16"},
+TENSORBOARD = """
+import shlex, json, os, tempfile
+from pathlib import Path
+runs = "my runs\\\\1"
+os.makedirs(runs)
+from torch.utils.tensorboard import SummaryWriter
+with SummaryWriter(runs) as writer:
+    writer.add_scalar("loss", 1.0, 1)
+%load_ext tensorboard
+%tensorboard --logdir {shlex.quote(runs)}
+(info,) = Path(tempfile.gettempdir()).glob(".tensorboard-info/*.info")
+port = json.loads(info.read_text())["port"]
+import time, urllib.request
+while (page := urllib.request.urlopen(f"http://localhost:{port}/data/plugin/scalars/tags").read()) == b"{}":
+    time.sleep(0.5)  # it has not read the file yet
+print(port, page.decode())
+"""
+
+
+@pytest.mark.slow
+def test_tensorboard_shows_a_run_folder_with_a_space_and_ends_with_the_notebook(project):
+    put(project, TENSORBOARD)
+    assert run_notebooks.run_file(project / "hw4_vit.ipynb", project / "out.ipynb", project, {}) == ""
+    cell = nbformat.read(project / "out.ipynb", as_version=4).cells[-1]
+    port, page = next(o.text for o in cell.outputs if o.get("name") == "stdout").split(" ", 1)
+    assert '"loss"' in page
+    with pytest.raises(OSError):
+        while True:  # it may take a moment to end
+            urllib.request.urlopen(f"http://localhost:{port}").close()
+
+
+# ------------------------------------------------------------------------------------ the notebooks themselves
+
+ODD = {  # fewer than ten batches an epoch, one patch an image, sentences of four words, hardly any width
+    "hw4_rnn": {"batch_size": 1000, "input_size": 4, "hidden_size": 4, "epochs": 1, "further_batch_size": 1000},
+    "hw4_seq2seq": {"batch_size": 1000, "max_length": 5, "emb_dim": 4, "hid_dim": 4, "epochs": 1},
+    "hw4_vit": {"batch_size": 1000, "patch_size": 32, "dim": 16, "depth": 1, "mlp_dim": 8, "epochs": 1},
 }
 
 
 @pytest.mark.slow
-@pytest.mark.xdist_group("executions")  # one after the other: each ends the TensorBoard servers started meanwhile
-@pytest.mark.parametrize("name", SHORTER)
-def test_the_notebook_runs_from_top_to_bottom_on_samples_and_reaches_its_target(name):
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("HW4_")} | SHORTER[name]
-    command = [sys.executable, "-m", "tools.run_notebooks", "--data", "sample", name]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=1200, env=environment)
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
-    assert done.stdout.splitlines()[-1].split()[:2] == [name, "sample"]
+@pytest.mark.parametrize("name", TASKS)
+def test_odd_settings_end_no_notebook(name, tmp_path):
+    stated, error = run_notebooks.execute(name, "sample", ODD[name] | {"further_epochs": 1}, build=tmp_path)
+    assert error == "" and [result["part"] for result in stated] == ["assignment", "further"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TASKS)
+def test_part_one_alone_in_an_empty_folder_reaches_its_target(name, tmp_path):
+    nbformat.write(standalone(submission.part_one(read(name))), tmp_path / "alone.ipynb")
+    error = run_notebooks.run_file(tmp_path / "alone.ipynb", tmp_path / "out.ipynb", tmp_path, {"data": "sample"})
+    (result,) = results(nbformat.read(tmp_path / "out.ipynb", as_version=4))
+    assert error == "" and result["part"] == "assignment" and result["passed"]

@@ -11,7 +11,7 @@ import zipfile
 
 import nbformat
 import pytest
-from conftest import ROOT, read
+from conftest import FORBIDDEN, ROOT, read
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
@@ -19,11 +19,6 @@ from tools import overview, publish, standalone, submission
 from tools.notebooks import TASKS, fingerprint, tags
 
 FILES = {"common/__init__.py": '"""One."""\n', "common/tool.py": "X = r'\\n'  # é\n", "requirements.txt": "numpy\n"}
-FORBIDDEN = {
-    "hw4_rnn": r"nn\.(RNN|LSTM|GRU|Linear|Embedding|Dropout)|CrossEntropyLoss|NLLLoss|F\.\w*(loss|cross_entropy)",
-    "hw4_seq2seq": r"MultiheadAttention|nn\.Transformer|scaled_dot_product_attention",
-    "hw4_vit": r"MultiheadAttention|nn\.Transformer|nn\.Dropout|scaled_dot_product_attention|timm\b",
-}
 
 
 def result(**other) -> nbformat.NotebookNode:

@@ -72,6 +72,32 @@ def _environment(settings: Mapping[str, object]) -> dict[str, str]:
     return kept | {f"HW4_{name.upper()}": str(value) for name, value in settings.items()}
 
 
+def run_file(notebook: Path, copy: Path, folder: Path, settings: Mapping[str, object]) -> str:
+    """Execute a notebook in a folder; returns the error that ended it, or "". Its TensorBoard servers end with it."""
+    environment = _environment(settings)
+    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # the kernel's Python
+    environment["TQDM_MININTERVAL"] = "10"  # seconds; every refresh of a progress bar would land in the notebook
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            with patch.dict(os.environ, environment | {"TMPDIR": temporary}, clear=True):
+                papermill.execute_notebook(
+                    str(notebook),
+                    str(copy),
+                    cwd=str(folder),
+                    kernel_name="python3",
+                    stdout_file=sys.stdout,
+                    progress_bar=sys.stderr.isatty(),
+                )
+        except papermill.PapermillExecutionError as failure:
+            print(failure, file=sys.stderr)
+            return f"{failure.ename}: {failure.evalue}"
+        finally:
+            for server in Path(temporary).glob(".tensorboard-info/*.info"):
+                with suppress(ProcessLookupError):
+                    os.kill(json.loads(server.read_text(encoding="utf-8"))["pid"], signal.SIGTERM)
+    return ""
+
+
 def execute(
     name: str,
     data: str = "sample",
@@ -96,27 +122,9 @@ def execute(
     if publish or data == "sample":  # one whole training, never from a checkpoint of an earlier state of the code
         shutil.rmtree(runs / TASKS[name] / data, ignore_errors=True)
     copy.parent.mkdir(parents=True, exist_ok=True)
-    code, error = fingerprint(read(name, ROOT), ROOT), ""
-    environment = _environment({**(settings or {}), "data": data, "runs": os.path.relpath(runs, ROOT)})
-    environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"  # the kernel's Python
-    environment["TQDM_MININTERVAL"] = "10"  # seconds; every refresh of a progress bar would land in the notebook
-    with tempfile.TemporaryDirectory() as temporary:
-        try:
-            with patch.dict(os.environ, environment | {"TMPDIR": temporary}, clear=True):
-                papermill.execute_notebook(
-                    str(ROOT / f"{name}.ipynb"),
-                    str(copy),
-                    cwd=str(ROOT),
-                    kernel_name="python3",
-                    stdout_file=sys.stdout,
-                    progress_bar=sys.stderr.isatty(),
-                )
-        except papermill.PapermillExecutionError as failure:
-            error = f"{failure.ename}: {failure.evalue}"
-            print(failure, file=sys.stderr)
-        for server in Path(temporary).glob(".tensorboard-info/*.info"):  # it would outlive the notebook
-            with suppress(ProcessLookupError):
-                os.kill(json.loads(server.read_text(encoding="utf-8"))["pid"], signal.SIGTERM)
+    code = fingerprint(read(name, ROOT), ROOT)
+    settings = {**(settings or {}), "data": data, "runs": os.path.relpath(runs, ROOT)}
+    error = run_file(ROOT / f"{name}.ipynb", copy, ROOT, settings)
     executed = nbformat.read(copy, as_version=4)
     nbformat.write(clean(executed, publish), copy)
     stated = results(executed)
@@ -168,7 +176,7 @@ def main() -> int:
         words = "".join(f" {key}={value}" for key, value in settings[name].items())
         print(f"\n--- {name} on {data} data{words} -> {(BUILD / data / name).relative_to(ROOT)}.ipynb", flush=True)
         began = time.time()
-        stated, error = execute(name, data, settings[name], publish=arguments.in_place)
+        stated, error = execute(name, data, settings[name], build=BUILD, publish=arguments.in_place)
         outcomes[name] = stated, error, time.time() - began
         if arguments.in_place and not error:
             shutil.copyfile(BUILD / data / f"{name}.ipynb", ROOT / f"{name}.ipynb")
