@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from tensorboard.plugins.hparams.metadata import parse_session_start_info_plugin_data
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.tensorboard import SummaryWriter
@@ -197,21 +196,6 @@ def read_run(folder: str | Path) -> Curves:
     scalars = {tag: events.Scalars(tag) for tag in events.Tags()["scalars"]}
     steps_per_epoch = scalars["seconds"][0].step
     return {tag: ([e.step / steps_per_epoch for e in row], [e.value for e in row]) for tag, row in scalars.items()}
-
-
-def read_runs(folder: str | Path) -> list[tuple[dict[str, str | float], Curves]]:
-    """Hyperparameters and curves of every finished run below ``folder``, read from TensorBoard's event files."""
-    found = []
-    for path in sorted({file.parent for file in Path(folder).rglob(_EVENTS)}):
-        events = EventAccumulator(str(path), size_guidance={"scalars": 0})
-        events.Reload()
-        content = events.summary_metadata.get("_hparams_/session_start_info")
-        if content is None:
-            continue
-        info = parse_session_start_info_plugin_data(content.plugin_data.content)
-        values = {name: getattr(value, value.WhichOneof("kind")) for name, value in info.hparams.items()}
-        found.append((values, read_run(path)))
-    return found
 
 
 def _tag(name: str) -> str:
