@@ -1,107 +1,134 @@
 """Time what is written by hand beside what a user would call instead, and print a table.
 
-Ours and the reference take turns in one run; each figure is a median. Ratios below 1 mean that ours is faster. The
-floor is the matrix multiplications alone. Peak memory is what a work needs on top of its inputs and weights.
+Ours and the reference take turns; each figure is a median. Ratios below 1 mean that ours is faster.
 
-Usage: python -m benchmarks.bench [--write] [--no-growth] [--precision medium|highest]
+Usage: python -m benchmarks.bench [--precision medium|highest]
 """
 
 import argparse
 import platform
 import sys
-from pathlib import Path
+from collections.abc import Callable, Iterator
 
-import matplotlib
-
-matplotlib.use("Agg")
-import matplotlib.pyplot as plt
-import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
-from benchmarks import operators
-from benchmarks.measure import peak_megabytes
-from benchmarks.rows import DEVICE, ROWS, attention, recurrence
-from common import plotting, session
+from common import loss, session
+from common.muon import Muon
 from common.timing import medians
-from tools import tables
+from tools.notebooks import definitions
 
-RESULTS = Path(__file__).parent / "results"
-GROWTH = {  # what grows, its values, and the work at one of them
-    "steps T": ((11, 22, 43, 86, 172), lambda n: recurrence(T=n, B=128)["ours"]),
-    "batch B": ((64, 128, 256, 512, 1024), lambda n: recurrence(B=n)["ours"]),
-    "hidden size H": ((64, 128, 256, 512, 1024), lambda n: recurrence(B=128, H=n)["ours"]),
-    "tokens N": ((17, 65, 145, 257, 577), lambda n: attention(B=16, N=n)["ours"]),
-}
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+Work = Callable[[], object]
+Row = tuple[str, dict[str, Work]]  # what is computed on which shapes; "ours" and what it is compared with
 
 
-def where() -> str:
-    name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"CPU, {torch.get_num_threads()} threads"
-    cores = torch.backends.cpu.get_cpu_capability()
-    versions = f"Python {platform.python_version()}, torch {torch.__version__}"
-    precision = torch.get_float32_matmul_precision()
-    return f"{name} ({platform.machine()}, {cores}), {versions}, float32 matmul precision {precision!r}"
+def leaf(*shape: int) -> Tensor:
+    return torch.randn(*shape, device=DEVICE, requires_grad=True)
 
 
-def table() -> list[str]:
-    """Markdown; every row's aim beside what was reached."""
-    lines = [
-        "| work | shape | reference | reference, ms | ours / reference | aim | ours / floor | peak MB | of reference |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
-    sides = ("ours", "reference")  # memory first: it is measured before the first parallel work of this process
-    peaks = [[peak_megabytes(lambda row=row, side=side: row.build()[side]) for side in sides] for row in ROWS]
-    for row, (mine, others) in zip(ROWS, peaks, strict=True):
-        for _ in range(2):  # a row that misses its aim is measured once more: the machine may have been busy
-            seconds = medians(row.build())
-            ratio = seconds["ours"] / seconds["reference"]
-            if row.aim is None or ratio <= row.aim:
-                break
-        floor = f"{seconds['ours'] / seconds['floor']:.2f}" if "floor" in seconds else ""
-        milliseconds = 1e3 * seconds["reference"]
-        aim = "" if row.aim is None else f"<= {row.aim:g}" + ("" if ratio <= row.aim else ", missed")
-        lines.append(
-            f"| {row.work} | {row.shape} | {row.reference} | {milliseconds:.1f} | **{ratio:.3g}** | {aim}"
-            f" | {floor} | {mine:.0f} | {others:.0f} |"
-        )
-        print(lines[-1], flush=True)
-    return lines
+def forward_backward(function: Callable[..., Tensor], *given: Tensor) -> Work:
+    return lambda: function(*given).sum().backward()
 
 
-def exponent(sizes: tuple[int, ...], values: list[float]) -> float:
-    """The slope of a line through the three largest points, both axes logarithmic."""
-    return float(np.polyfit(np.log(sizes[-3:]), np.log(np.maximum(values[-3:], 1e-9)), 1)[0])
+def in_full_precision(work: Work) -> Work:
+    """On a CPU, PyTorch's attention is several times faster with float32 matmuls at full precision."""
+
+    def precise() -> None:
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("highest")
+        work()
+        torch.set_float32_matmul_precision(before)
+
+    return precise if DEVICE.type == "cpu" else work
 
 
-def growth(memory: dict[str, list[float]]) -> list[str]:
-    """The figure of time and memory against size, and its fitted exponents as Markdown."""
-    plotting.use_style()
-    fig, axes = plt.subplots(2, len(GROWTH), figsize=(14, 6), sharey="row")
-    lines = [
-        "| what grows | from, to | time grows with the power | memory grows with the power |",
-        "| --- | --- | --- | --- |",
-    ]
-    for column, (name, (sizes, build)) in enumerate(GROWTH.items()):
-        taken = medians({str(size): build(size) for size in sizes}, rounds=15, seconds=8)
-        seconds = [taken[str(size)] for size in sizes]
-        powers = exponent(sizes, seconds), exponent(sizes, memory[name])
-        lines.append(f"| {name} | {sizes[0]}, {sizes[-1]} | {powers[0]:.2f} | {powers[1]:.2f} |")
-        work = "attention" if name.startswith("tokens") else "recurrence"
-        for ax, values, power, unit in zip(
-            axes[:, column], (np.multiply(seconds, 1e3), memory[name]), powers, ("ms", "MB")
-        ):
-            ax.loglog(sizes, values, "o-", color=plotting.BLUE if work == "recurrence" else plotting.ORANGE)
-            ax.set(title=f"{work}: power {power:.2f}", xlabel=name, ylabel=unit if column == 0 else "")
-            ax.set_xticks(sizes, [str(size) for size in sizes])
-            ax.minorticks_off()
-    fig.suptitle("Forward and backward: time (top) and peak memory (bottom) against size, logarithmic axes")
-    fig.savefig(RESULTS / f"growth-{DEVICE.type}.png", dpi=100)
-    return lines
+def recurrence(T: int = 43, B: int = 512, E: int = 128, H: int = 256, *, packed: bool) -> Row:
+    """Through time and back, of texts of one length, or of lengths from 1 to T."""
+    notebook, layer = definitions("hw4_rnn"), nn.RNN(E, H).to(DEVICE)
+    length = torch.linspace(T, 1, B).round().long() if packed else torch.full((B,), T)
+    running = [int((length > t).sum()) for t in range(T)]
+    x, h0, W_xh, W_hh, bias = leaf(T, B, E), torch.zeros(B, H, device=DEVICE), leaf(E, H), leaf(H, H), leaf(H)
+    nn.init.orthogonal_(W_hh), nn.init.orthogonal_(layer.weight_hh_l0)
+
+    def theirs(x: Tensor) -> Tensor:
+        return layer(nn.utils.rnn.pack_padded_sequence(x, length) if packed else x)[1]
+
+    def ours(x: Tensor) -> Tensor:
+        return notebook.Recurrence.apply(x @ W_xh + bias, h0, W_hh, running)
+
+    works = {"ours": forward_backward(ours, x), "nn.RNN": forward_backward(theirs, x)}
+    return f"RNN, T {T}, B {B}, E {E}, H {H}" + (", lengths 1 to T" if packed else ""), works
+
+
+def cross_entropy(B: int, C: int) -> Row:
+    logits, target = leaf(B, C), torch.randint(C, (B,), device=DEVICE)
+
+    def repeat(function: Callable) -> Work:
+        return lambda: [function(logits, target).backward() for _ in range(20)]
+
+    return f"cross-entropy, B {B}, C {C}", {
+        "ours": repeat(loss.cross_entropy),
+        "F.cross_entropy": repeat(F.cross_entropy),
+    }
+
+
+def attention(B: int = 128, N: int = 65, D: int = 192, heads: int = 3) -> Row:
+    """The module with its linear maps; the reference takes queries, keys and values as they come, or copied first."""
+    ours = definitions("hw4_vit").Attention(D, heads).to(DEVICE)
+    x = leaf(B, N, D)
+
+    def reference(x: Tensor, contiguous: bool) -> Tensor:
+        q, k, v = ours.to_qkv(x).view(B, N, 3, heads, D // heads).permute(2, 0, 3, 1, 4)
+        if contiguous:
+            q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
+        return ours.project(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(B, N, D))
+
+    name = "scaled_dot_product_attention"
+    theirs = {name: False, f"{name}, contiguous": True}
+    works = {k: in_full_precision(forward_backward(reference, x, v)) for k, v in theirs.items()}
+    return f"attention, B {B}, N {N}, D {D}, {heads} heads", {"ours": forward_backward(ours, x), **works}
+
+
+def translation(B: int = 64, S: int = 9, T: int = 9, V: int = 2_800, D: int = 512) -> Row:
+    """One step of all words at once beside the loop of a first solution, one call of nn.LSTM a word."""
+    notebook = definitions("hw4_seq2seq")
+    src, trg = torch.randint(2, V, (B, S), device=DEVICE), torch.randint(2, V, (B, T), device=DEVICE)
+    kinds = {"ours": notebook.FastSeq2Seq, "word by word": notebook.LSTMSeq2Seq}
+    models = {name: kind(V, V, D, D, DEVICE, dropout=0.5).train() for name, kind in kinds.items()}
+    works = {name: forward_backward(model, src, trg) for name, model in models.items()}
+    return f"translation, B {B}, {T} words, E = H = {D}", works
+
+
+def muon(D: int = 192, depth: int = 6) -> Row:
+    """A step for all matrices of a ViT."""
+    shapes = [shape for _ in range(depth) for shape in ((3 * D, D), (D, D), (2 * D, D), (D, 2 * D))]
+
+    def step(kind: type[torch.optim.Optimizer], **options: str) -> Work:
+        matrices = [leaf(*shape) for shape in shapes]
+        for matrix in matrices:
+            matrix.grad = torch.randn_like(matrix)
+        return kind(matrices, lr=1e-3, **options).step
+
+    works = {"ours": step(Muon), "torch.optim.AdamW": step(torch.optim.AdamW)}
+    if hasattr(torch.optim, "Muon"):
+        works["torch.optim.Muon"] = step(torch.optim.Muon, adjust_lr_fn="match_rms_adamw")
+    return f"Muon, {len(shapes)} matrices, D {D}", works
+
+
+def rows() -> Iterator[Row]:
+    yield recurrence(packed=False)
+    yield recurrence(packed=True)
+    yield cross_entropy(125, 10)
+    yield cross_entropy(512, 2_800)
+    yield attention()
+    yield translation()
+    yield muon()
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--write", action="store_true", help="put the table into docs/speed.md")
-    parser.add_argument("--no-growth", action="store_true", help="leave out the figure of growth")
     parser.add_argument(
         "--precision",
         choices=("medium", "highest"),
@@ -109,22 +136,15 @@ def main() -> int:
         help="of float32 matmuls: medium as in the notebooks, or PyTorch's default",
     )
     arguments = parser.parse_args()
-    commit = tables.current_commit("bench")
     session.start(seed=0)
     torch.set_float32_matmul_precision(arguments.precision)
-    session.keep_freed_memory()
-    print(where(), flush=True)
-    memory = {}
-    if not arguments.no_growth:  # before the first parallel work of this process
-        for what, (sizes, build) in GROWTH.items():
-            memory[what] = [peak_megabytes(lambda build=build, size=size: build(size)) for size in sizes]
-    lines = [*table(), "", *operators.table(ROWS)]
-    if memory:
-        exponents = growth(memory)
-        print("\n".join(exponents))
-        lines += ["", *exponents]
-    if arguments.write:
-        tables.write("bench", [where(), "", *lines], commit)
+    print(f"{platform.machine()} ({torch.backends.cpu.get_cpu_capability()}), float32 matmuls {arguments.precision}\n")
+    print("| forward and backward, or step | beside | its ms | ours, ms | ours / it |\n| --- | --- | --- | --- | --- |")
+    for what, works in rows():
+        seconds = medians(works)
+        ours = seconds.pop("ours")
+        for name, theirs in seconds.items():
+            print(f"| {what} | {name} | {1e3 * theirs:.1f} | {1e3 * ours:.1f} | **{ours / theirs:.2f}** |", flush=True)
     return 0
 
 

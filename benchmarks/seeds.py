@@ -1,79 +1,60 @@
-"""How much the results depend on the seed: the notebooks executed with other seeds, and what their RESULT lines say.
+"""How much the results depend on the seed: the notebooks executed with other seeds, and what both parts' lines say.
 
 The seed decides over the split into training and validation (for translation, test as well), the first weights, the
-order of the batches and dropout. On real data the saved notebook counts as one of the seeds. Values are kept in
-benchmarks/results/, and dropped once the code that they belong to has changed.
+order of the batches and dropout.
 
-Usage: python -m benchmarks.seeds [--data sample|real] [--seed 1 --seed 2] [--write] [notebook ...]
+Usage: python -m benchmarks.seeds [--data sample|real] [--seeds 1 2] [-- notebook ...]
 """
 
 import argparse
-import json
 import statistics
 import sys
-from pathlib import Path
 
-import torch
-
-from tools import tables
-from tools.notebooks import TASKS, chosen, fingerprint, read, results
-from tools.run_notebooks import BUILD, execute
-
-RESULTS = Path(__file__).parent / "results"
-Values = dict[str, dict[str, float]]  # quantity -> seed -> value
+from tools.notebooks import TASKS
+from tools.run_notebooks import BUILD, check_settings, execute, from_environment
 
 
-def measured(result: dict) -> dict[str, float]:
-    """The quantities that a result states: its metric, and what was measured beside it."""
-    others = {name: item for name, item in result.items() if isinstance(item, float) and "seconds" not in name}
-    others = {name.replace("_", " "): item for name, item in others.items() if name not in ("value", "target")}
-    return {result["metric"]: result["value"], **others}
+def measured(results: list[dict]) -> dict[tuple[str, str], float]:
+    """The quantities that results state, by part and name: their metrics, and what was measured beside them."""
+    found = {}
+    for result in results:
+        found[result["part"], result["metric"]] = result["value"]
+        for name, item in result.items():
+            if isinstance(item, float) and "seconds" not in name and name not in ("value", "target"):
+                found[result["part"], name.replace("_", " ")] = item
+    return found
 
 
-def add(known: dict[str, dict], name: str, code: str, result: dict) -> None:
-    """Add a result to the known values of a notebook; values of other code than ``code`` are dropped."""
-    if known.get(name, {}).get("fingerprint") != code:
-        known[name] = {"fingerprint": code, "values": {}}
-    for quantity, value in measured(result).items():
-        known[name]["values"].setdefault(quantity, {})[str(result["seed"])] = value
-
-
-def table(known: dict[str, dict]) -> list[str]:
-    """Markdown: mean, lowest and highest value of each quantity."""
-    lines = ["| notebook | measured | seeds | mean | lowest | highest |", "| --- " * 6 + "|"]
-    for name in known:
-        for quantity, by_seed in known[name]["values"].items():
-            values = list(by_seed.values())
-            spread = f"**{statistics.mean(values):.2f}** | {min(values):.2f} | {max(values):.2f}"
-            lines.append(f"| {name} | {quantity} | {', '.join(sorted(by_seed, key=int))} | {spread} |")
-    return lines
+def table(values: dict[str, dict[int, dict[tuple[str, str], float]]]) -> str:
+    """Markdown: mean, lowest and highest value of each quantity, from notebook -> seed -> quantity -> value."""
+    lines = ["| notebook | part | measured | seeds | mean | lowest | highest |", "| --- " * 7 + "|"]
+    for name, by_seed in values.items():
+        for part, quantity in next(iter(by_seed.values())):
+            numbers = [found[part, quantity] for found in by_seed.values() if (part, quantity) in found]
+            seeds = ", ".join(map(str, by_seed))
+            spread = f"**{statistics.mean(numbers):.2f}** | {min(numbers):.2f} | {max(numbers):.2f}"
+            lines.append(f"| {name} | {part} | {quantity} | {seeds} | {spread} |")
+    return "\n".join(lines)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", choices=("real", "sample"), default="sample")
-    parser.add_argument("--seed", type=int, action="append", help="may be given several times; by default 1 and 2")
-    parser.add_argument("--write", action="store_true", help="put the table into docs/results.md")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2])
     parser.add_argument("notebooks", nargs="*", metavar="notebook", help=f"by default {', '.join(TASKS)}")
     arguments = parser.parse_args()
-    commit = tables.current_commit("seeds")
-    path = RESULTS / f"seeds-{arguments.data}-{'cuda' if torch.cuda.is_available() else 'cpu'}.json"
-    known = json.loads(path.read_text()) if path.exists() else {}
-    for name in chosen(parser, [Path(name).stem for name in arguments.notebooks], TASKS):
-        code, saved = fingerprint(read(name)), read(name)
-        if arguments.data == "real" and saved.metadata.get("hw4", {}).get("fingerprint") == code:
-            add(known, name, code, *results(saved))
-        for seed in arguments.seed or (1, 2):
-            result = execute(name, arguments.data, {"seed": seed}, build=BUILD / f"seed-{seed}")
-            if "error" in result:
-                sys.exit(f"{name} with seed {seed} stopped: {result['error']}")
-            add(known, name, code, result)
-            path.write_text(json.dumps(known, indent=2, sort_keys=True) + "\n")
-    codes = {name: fingerprint(read(name)) for name in TASKS}
-    lines = table({name: known[name] for name in TASKS if known.get(name, {}).get("fingerprint") == codes[name]})
-    print("\n".join(lines))
-    if arguments.write:
-        tables.write("seeds", lines, commit)
+    names = arguments.notebooks or list(TASKS)
+    if unknown := sorted(set(names) - set(TASKS)):
+        parser.error(f"unknown notebook {unknown[0]}: expected {', '.join(TASKS)}")
+    settings, values = check_settings(names, from_environment()), {}
+    for name in names:
+        for seed in arguments.seeds:
+            build = BUILD / f"seed-{seed}"
+            results, error = execute(name, arguments.data, {**settings[name], "seed": seed}, build=build)
+            if error:
+                sys.exit(f"{name} with seed {seed} stopped: {error}")
+            values.setdefault(name, {})[seed] = measured(results)
+            print(f"\n{table(values)}\n", flush=True)
     return 0
 
 

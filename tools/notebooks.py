@@ -130,13 +130,18 @@ def python(cell: NotebookNode) -> str:
     return re.sub(r"(?m)^(\s*)[%!].*$", r"\1pass", cell.source)
 
 
+def run_cell(name: str, number: int, cell: NotebookNode, namespace: dict[str, Any]) -> None:
+    """Execute a code cell without its magics; Python knows its lines, for errors and for digests."""
+    source, file = python(cell), f"{name}, cell {number}"
+    linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+    exec(compile(source, file, "exec"), namespace)
+
+
 def definitions(name: str, notebook: NotebookNode | None = None) -> types.ModuleType:
     """A module made of the cells tagged ``define``, of the saved notebook or another: no data, no training."""
     notebook, module = notebook or read(name), types.ModuleType(name)
     sys.modules[name] = module
     for number, cell in enumerate(notebook.cells):
         if "define" in tags(cell):
-            source, file = python(cell), f"{name}, cell {number}"
-            linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)  # for errors, digests
-            exec(compile(source, file, "exec"), module.__dict__)
+            run_cell(name, number, cell, module.__dict__)
     return module
