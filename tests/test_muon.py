@@ -60,7 +60,7 @@ def test_steps_equal_torchs(monkeypatch, options, bfloat16):
         give_gradients(ours, theirs)
         optimizer.step(), reference.step()
     moved = [[p.detach() - s for p, s in zip(parameters, start)] for parameters in (ours, theirs)]
-    assert apart(*moved) < (0.02 if bfloat16 else 1e-4)
+    assert apart(*moved) < (0.05 if bfloat16 else 1e-4)
 
 
 def test_no_gradient_at_all_changes_nothing_but_the_decay():

@@ -11,6 +11,7 @@ from PIL import Image
 from tools import overview
 from tools.globals import global_reads
 from tools.notebooks import EMPTIED, TASKS, clean, fingerprint, printed, python, results, tags
+from tools.submission import without_dead_links
 
 STALE = {"hw4_rnn", "hw4_seq2seq", "hw4_vit"}  # their outputs await a run on real data
 POINTS = {"hw4_rnn": (3, 2, 10, 5, 5, 5), "hw4_seq2seq": (10, 10, 10), "hw4_vit": (5, 10, 10, 10, 5)}
@@ -164,6 +165,12 @@ def test_every_question_has_its_heading_with_its_points_and_the_last_one_a_repor
     assert second < place(cells, "## Findings") < place(cells, "## Limits") < place(cells, "## References and collab")
     where = [i for i, cell in enumerate(cells) for _ in re.findall(r"session\.report\(", cell.source)]
     assert len(where) == 2 and where[0] < second < where[1]
+
+
+@each_notebook
+def test_links_within_the_notebook_lead_to_its_headings(name):
+    for cell in read(name).cells:
+        assert without_dead_links(cell.source, read(name).cells) == cell.source
 
 
 @each_notebook

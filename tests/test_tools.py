@@ -30,7 +30,7 @@ def small_notebook(**other) -> nbformat.NotebookNode:
     """A notebook in two parts that may be handed in."""
     badge = f"[![Open in Colab]({publish.COLAB}/assets/colab-badge.svg)]({publish.COLAB}/#upload=true)"
     cells = [
-        new_markdown_cell(f"# Title\n\n{badge}\n"),
+        new_markdown_cell(f"# Title\n\n{badge}\n[one](#References-and-collaborators), [two](#Limits)"),
         new_code_cell('# @title Setup\nGIT_URL = ""  # @param\nGIT_REF = "main"  # @param', execution_count=1),
         new_code_cell("import common.tool", execution_count=2, outputs=[result(**other)]),
         new_code_cell("2", execution_count=3, outputs=[new_output("execute_result", execution_count=3)]),
@@ -146,7 +146,8 @@ def test_the_zip_holds_part_one_alone_with_its_outputs_and_what_it_imports(proje
     assert set(files) == packed | {"common/__init__.py", "common/tool.py", "common/more.py"}
     for modules, *cells, references in [notebook.cells for notebook in notebooks]:
         assert "common/tool.py" in modules.source and "common/more.py" not in modules.source
-        assert [cell.source for cell in cells] == [cell.source for cell in small_notebook().cells[:4]]
+        assert [cell.source for cell in cells[1:]] == [cell.source for cell in small_notebook().cells[1:4]]
+        assert cells[0].source.endswith("\n[one](#References-and-collaborators), two")
         assert [cell.execution_count for cell in [modules, *cells[1:]]] == [1, 2, 3, 4]
         assert cells[2].outputs == [result()] and cells[3].outputs[0].execution_count == 4
         assert references.source == "## References and collaborators\nNobody."

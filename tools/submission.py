@@ -8,6 +8,7 @@ import re
 import sys
 import zipfile
 from pathlib import Path
+from urllib.parse import unquote
 
 import nbformat
 from nbformat import NotebookNode
@@ -67,7 +68,16 @@ def part_one(notebook: NotebookNode) -> NotebookNode:
     first = made.cells[: section(made.cells, SECOND_PART).start]
     references = section(made.cells, REFERENCES)
     made.cells = first + made.cells[references.start : references.stop]
+    made.cells[0].source = without_dead_links(made.cells[0].source, made.cells)
     return made
+
+
+def without_dead_links(text: str, cells: list[NotebookNode]) -> str:
+    """The text with words in place of links to headings that none of the cells has."""
+    texts = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    places = {line.replace(" ", "-") for each in texts for line in re.findall("(?m)^#+ (.*)", each)}
+    places |= {name for each in texts for name in re.findall('<a id="(.*?)"', each)}
+    return re.sub(r"\[([^]]*)\]\(#(.*?)\)", lambda link: link[0] if unquote(link[2]) in places else link[1], text)
 
 
 def pack(student: str, folder: Path, root: Path = ROOT) -> Path:
