@@ -6,10 +6,12 @@ import urllib.request
 
 import nbformat
 import pytest
+import torch
 from conftest import read
 
+from common.training import Run
 from tools import run_notebooks, submission
-from tools.notebooks import TASKS, results
+from tools.notebooks import TASKS, results, run_cell, tags
 from tools.standalone import standalone
 
 SETTINGS = """
@@ -171,16 +173,31 @@ def test_tensorboard_shows_a_run_folder_with_a_space_and_ends_with_the_notebook(
 # ------------------------------------------------------------------------------------ the notebooks themselves
 
 ODD = {  # fewer than ten batches an epoch, one patch an image, sentences of four words, hardly any width
-    "hw4_rnn": {"batch_size": 1000, "input_size": 4, "hidden_size": 4, "epochs": 1, "further_batch_size": 1000},
-    "hw4_seq2seq": {"batch_size": 1000, "max_length": 5, "emb_dim": 4, "hid_dim": 4, "epochs": 1},
-    "hw4_vit": {"batch_size": 1000, "patch_size": 32, "dim": 16, "depth": 1, "mlp_dim": 8, "epochs": 1},
+    "hw4_rnn": {"input_size": 4, "hidden_size": 4, "further_batch_size": 1000, "further_ablation_epochs": 1},
+    "hw4_seq2seq": {"max_length": 5, "emb_dim": 4, "hid_dim": 4, "further_emb_dim": 4, "further_hid_dim": 4},
+    "hw4_vit": {"patch_size": 32, "dim": 16, "depth": 1, "mlp_dim": 8, "further_batch_size": 1000},
 }
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", TASKS)
+def test_the_training_cell_run_again_takes_what_it_has_trained(name, run_cells, capsys):
+    notebook = read(name)
+    made = run_cells(name, notebook, whole=False)
+    capsys.readouterr()
+    cell = next(cell for cell in notebook.cells if "train" in tags(cell))
+    before, epochs = [p.clone() for p in made["model"].parameters()], []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "record", lambda run, **numbers: epochs.append(numbers))
+        run_cell(name, 1000, cell, made)
+    assert epochs == [] and all(map(torch.equal, before, made["model"].parameters()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TASKS)
 def test_odd_settings_end_no_notebook(name, tmp_path):
-    stated, error = run_notebooks.execute(name, "sample", ODD[name] | {"further_epochs": 1}, build=tmp_path)
+    settings = ODD[name] | {"batch_size": 1000, "epochs": 1, "further_epochs": 1}
+    stated, error = run_notebooks.execute(name, "sample", settings, build=tmp_path)
     assert error == "" and [result["part"] for result in stated] == ["assignment", "further"]
 
 
