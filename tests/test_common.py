@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
-from common import files, loss, plotting, session, timing
+from common import files, loss, plotting, session
 from common.collate import LengthBatches, pad
 from common.config import FURTHER, Shared, check, configure
 from common.files import atomic_write
@@ -75,18 +75,11 @@ def test_pad_cuts_fills_and_counts():
             pad(sequences, 0, length)
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(0, 50), min_size=1, max_size=60), st.integers(1, 9))
-def test_length_batches_hold_every_index_once(lengths, size):
-    batches = LengthBatches(lengths, size, generator=torch.Generator().manual_seed(0))
-    seen = list(batches)
-    assert len(seen) == len(batches) and sorted(torch.cat(seen).tolist()) == list(range(len(lengths)))
-
-
-def test_length_batches_are_of_similar_length_and_change_every_epoch():
+def test_length_batches_hold_all_once_are_of_similar_length_and_change_every_epoch():
     lengths = torch.randint(1, 100, (1000,))
     batches = LengthBatches(lengths, 50, generator=torch.Generator().manual_seed(0))
     first, second = list(batches), list(batches)
+    assert len(first) == len(batches) and sorted(torch.cat(first).tolist()) == list(range(1000))
     assert max(int(lengths[rows].max() - lengths[rows].min()) for rows in first) < 25
     assert not all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
 
@@ -190,12 +183,6 @@ def test_a_read_only_folder_is_named_before_training_begins(tmp_path):
             session.run_folder(str(tmp_path / "read-only"), "rnn", "sample")
     finally:
         os.seteuid(user)
-
-
-def test_a_file_where_the_run_folder_should_be_is_named(tmp_path):
-    (tmp_path / "runs").touch()
-    with pytest.raises(OSError, match=r"runs/rnn.* was not written"):
-        session.run_folder(str(tmp_path / "runs"), "rnn", "sample")
 
 
 def test_a_tilde_in_the_run_folder_is_the_users_home(tmp_path, monkeypatch):
@@ -318,19 +305,6 @@ def test_a_result_is_printed_for_people_and_for_programs(capsys, value, higher, 
     assert list(result) == [*names.split(), "peak_host_mb"]
 
 
-def test_medians_take_turns_and_measure_each_work_alone(monkeypatch):
-    turns, clock = [], [0.0]
-
-    def work(name, durations):
-        turns.append(name)
-        clock[0] += next(durations)
-
-    a, b = iter([9, 9, 1, 7, 2]), iter([9, 9, 4, 3, 30])  # the first two rounds warm up
-    monkeypatch.setattr(timing, "time", types.SimpleNamespace(perf_counter=lambda: clock[0]))
-    assert timing.medians({"a": lambda: work("a", a), "b": lambda: work("b", b)}, rounds=3) == {"a": 2, "b": 4}
-    assert turns == ["a", "b"] * 5
-
-
 # ------------------------------------------------------------------------------------ plotting
 
 
@@ -358,7 +332,7 @@ def test_a_training_is_drawn_over_epochs_with_the_raw_loss_faint_and_the_target_
     assert [line.get_label() for line in first.lines] == ["train", "validation", "target: 7"]
     assert first.lines[2].get_linestyle() == "--" and first.get_yscale() == "log"
     assert second.lines[0].get_alpha() < 0.5 and list(second.lines[0].get_xdata()) == [0.1, 2.0]
-    assert second.get_legend().get_texts()[0].get_text() == "train (with smoothing)"
+    assert second.get_legend().get_texts()[0].get_text().split() == ["train", "(with", "smoothing)"]
     assert third.lines[0].get_color() == plotting.GRAY and third.get_xlabel() == "epoch"
 
 

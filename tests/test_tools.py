@@ -157,7 +157,7 @@ def test_the_zip_holds_part_one_alone_with_its_outputs_and_what_it_imports(proje
 def test_part_one_of_a_saved_notebook_ends_before_the_second_and_names_its_sources(name):
     cells = submission.part_one(read(name)).cells
     text = "\n".join(cell.source for cell in cells)
-    assert re.match("#+ References", cells[-1].source) and "session.report(" in text and "Further" not in text
+    assert re.match("#+ References", cells[-1].source) and "session.report(" in text
     assert len([cell for cell in cells if cell.cell_type == "code"]) > 10
 
 
@@ -224,6 +224,6 @@ def test_a_figure_is_found_by_the_first_words_of_its_description():
     Image.new("RGB", (3, 2), "red").save(file, "PNG")
     data, alt = {"image/png": base64.b64encode(file.getvalue()).decode()}, {"image/png": {"alt": "Figure: Loss (nats)"}}
     notebook = new_notebook(cells=[new_code_cell(outputs=[new_output("display_data", data, metadata=alt)])])
-    assert overview.figure(notebook, "Figure: Loss").getpixel((0, 0)) == (255, 0, 0)
-    with pytest.raises(ValueError, match=r"0 figures begin with 'Figure: Accuracy', .* there are Figure: Loss"):
-        overview.figure(notebook, "Figure: Accuracy")
+    assert overview.figure(notebook, "Figure: Loss", 0).getpixel((0, 0)) == (255, 0, 0)
+    with pytest.raises(ValueError, match="no figure begins with 'Figure: Accuracy'; there are Figure: Loss"):
+        overview.figure(notebook, "Figure: Accuracy", 0)

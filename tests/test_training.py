@@ -130,12 +130,6 @@ def test_an_epoch_without_its_record_is_an_error(tmp_path):
             pass
 
 
-def test_a_quiet_training_prints_nothing(tmp_path, capsys):
-    fit(tmp_path, until=2, shown=False)
-    fit(tmp_path, shown=False)
-    assert capsys.readouterr().out == ""
-
-
 def test_a_finished_training_keeps_only_what_is_used_later(tmp_path):
     (_, kept), (_, nothing) = fit(tmp_path / "a"), fit(tmp_path / "b", keep=())
     assert set(checkpoint.read(kept.path)["parts"]) == {"model"} and checkpoint.read(nothing.path)["parts"] == {}
@@ -178,7 +172,7 @@ DIFFERENT = {
     "a 0-d tensor": (torch.tensor(1), torch.tensor(2)),
     "the type of numbers": (torch.zeros(2), torch.zeros(2, dtype=torch.double)),
     "the shape": (torch.zeros(2, 3), torch.zeros(3, 2)),
-    "the source of a function": (test_a_quiet_training_prints_nothing, test_the_resumed_clock_goes_on),
+    "the source of a function": (fit, search),
     "the source of a class": (nn.Linear, Tripled),
     "the weights of a model": (model(1), model(2)),
     "the classes of a model": (nn.Linear(3, 2), Tripled(3, 2)),
@@ -203,11 +197,6 @@ def test_a_changed_class_of_a_notebook_is_noticed_although_python_cannot_find_it
         exec(compile(source, file, "exec"), space)
         found.append(digest(space["Model"]))
     assert found[0] == found[1] and len(set(found)) == 3
-
-
-def test_what_cannot_be_compared_is_refused(tmp_path):
-    with (tmp_path / "file").open("w") as file, pytest.raises(TypeError, match="expected numbers, texts, tensors"):
-        digest(memoryview(b"x"), file)
 
 
 # ------------------------------------------------------------------------------------ damaged files and full disks
@@ -358,11 +347,6 @@ def test_a_checkpoint_moves_between_machines_with_any_number_of_gpus(tmp_path, m
 
 
 # ------------------------------------------------------------------------------------ curves and progress bars
-
-
-def test_reading_a_run_that_is_not_there_says_what_to_do(tmp_path):
-    with pytest.raises(FileNotFoundError, match="run the training cell first"):
-        read_run(tmp_path)
 
 
 def test_a_progress_bar_leaves_no_line_behind(capsys):
