@@ -8,7 +8,6 @@ NOTEBOOKS ?=
 SET ?=
 FILE ?=
 DIR ?=
-EXECUTE ?=
 SEEDS ?= 1 2
 ID ?=
 REPO ?=
@@ -41,8 +40,8 @@ test: $(INSTALLED)  ## runs all tests on two cores, the notebooks on samples amo
 quick: $(INSTALLED)  ## runs the tests that take seconds
 	$(PY) -m pytest -m "not slow"
 
-grade: $(INSTALLED)  ## grades the notebooks, or FILE=other.ipynb, or a folder of submissions DIR=... (their code is executed!); EXECUTE=1: also whole, on samples
-	$(PY) -m grader $(if $(FILE)$(DIR),"$(FILE)$(DIR)") $(if $(EXECUTE),--execute)
+grade: $(INSTALLED)  ## grades the notebooks, or FILE=other.ipynb, or a folder of submissions DIR=... (their code is executed, in a sandbox)
+	$(PY) -m grader $(if $(FILE)$(DIR),"$(FILE)$(DIR)")
 
 bench: $(INSTALLED)  ## times the hand-written code beside PyTorch's own
 	$(PY) -m benchmarks.bench

@@ -1,57 +1,79 @@
-"""The questions of the assignment, what each is worth, and what a notebook earned."""
+"""The questions of the assignment, what their parts are worth, and what a notebook earned."""
 
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 NOTEBOOKS = {"hw4_rnn": "RNN", "hw4_seq2seq": "LSTMSeq2Seq", "hw4_vit": "ViT"}  # homework -> the class it defines
+PASSED, WRONG, OPEN = "passed", "wrong", "not judged"  # open: a person decides, nothing is lost yet
 
 
 @dataclass(frozen=True)
 class Question:
     notebook: str
     asks: str
-    parts: dict[str, int]  # part -> points; most questions have a single part
+    parts: dict[str, int]  # part -> points; the only part of an undivided question is ""
+    names: tuple[str, ...] = ()  # what the notebook defines for it
 
     @property
     def points(self) -> int:
         return sum(self.parts.values())
 
 
-def _undivided(notebook: str, asks: str, points: int) -> Question:
-    return Question(notebook, asks, {"": points})
-
-
 QUESTIONS = {
-    "1a": _undivided("hw4_rnn", "collate_batch", 3),
-    "1b": _undivided("hw4_rnn", "shapes of the parameters", 2),
-    "1c": _undivided("hw4_rnn", "forward, without a layer of PyTorch", 10),
-    "1d": _undivided("hw4_rnn", "compute_loss, without a loss of PyTorch", 5),
-    "1e": _undivided("hw4_rnn", "train, evaluate and the schedule", 5),
-    "1f": _undivided("hw4_rnn", "search, TensorBoard, above 70 %", 5),
-    "2a": _undivided("hw4_seq2seq", "encoder and attending decoder", 10),
-    "2b": _undivided("hw4_seq2seq", "LSTMSeq2Seq", 10),
-    "2c": _undivided("hw4_seq2seq", "perplexity below 7, curves", 10),
-    "3a": _undivided("hw4_vit", "Patchification", 5),
-    "3b": Question("hw4_vit", "Attention: one head 5, several heads 5", {"one head": 5, "several heads": 5}),
-    "3c": _undivided("hw4_vit", "Block", 10),
-    "3d": _undivided("hw4_vit", "ViT", 10),
-    "3e": _undivided("hw4_vit", "65 % on CIFAR-10, with its log", 5),
+    "1a": Question("hw4_rnn", "collate_batch", {"": 3}, ("collate_batch",)),
+    "1b": Question("hw4_rnn", "shapes of the parameters", {"": 2}, ("RNN",)),
+    "1c": Question("hw4_rnn", "forward", {"recurrence": 5, "each text's last word": 3, "probabilities": 2}, ("RNN",)),
+    "1d": Question("hw4_rnn", "compute_loss", {"loss": 3, "correct predictions": 2}, ("RNN",)),
+    "1e": Question(
+        "hw4_rnn", "train, evaluate, schedule", {"train": 2, "evaluate": 2, "schedule": 1}, ("train", "evaluate")
+    ),
+    "1f": Question("hw4_rnn", "search, TensorBoard, above 70 %", {"test accuracy": 3, "TensorBoard": 2}),
+    "2a": Question(
+        "hw4_seq2seq",
+        "encoder and attending decoder",
+        {"encoder": 3, "attention": 5, "decoder": 2},
+        ("AttnLSTMDecoder", "LSTMEncoder"),
+    ),
+    "2b": Question(
+        "hw4_seq2seq",
+        "LSTMSeq2Seq",
+        {"a prediction for every word": 4, "from the source": 3, "from earlier words alone": 3},
+        ("LSTMSeq2Seq",),
+    ),
+    "2c": Question(
+        "hw4_seq2seq",
+        "perplexity below 7, curves",
+        {"test perplexity": 5, "train and evaluate": 2, "perplexity curve": 2, "learning rate curve": 1},
+    ),
+    "3a": Question("hw4_vit", "Patchification", {"": 5}, ("Patchification",)),
+    "3b": Question("hw4_vit", "Attention", {"one head": 5, "several heads": 5}, ("Attention",)),
+    "3c": Question("hw4_vit", "Block", {"attention path": 4, "MLP path": 3, "MLP": 3}, ("Block", "MLP")),
+    "3d": Question("hw4_vit", "ViT", {"tokens": 4, "blocks": 2, "class token's head": 4}, ("ViT",)),
+    "3e": Question("hw4_vit", "65 % on CIFAR-10, with its log", {"": 5}),
 }
-FROM_OUTPUTS = ("1f", "2c", "3e")  # decided, at least in part, by what the notebook's outputs say
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """One check's outcome; ``problem`` is empty if it passed."""
+class Finding:
+    """The outcome of one check of one part; ``reason`` says in words what was expected and found."""
 
     letter: str
     part: str
-    check: str
-    problem: str = ""
+    outcome: str
+    reason: str = ""
+    cell: int | None = None
 
     def __post_init__(self) -> None:
-        if self.part not in QUESTIONS[self.letter].parts:
-            parts = list(QUESTIONS[self.letter].parts)
-            raise ValueError(f"question {self.letter} has no part {self.part!r}: expected one of {parts}")
+        parts = QUESTIONS[self.letter].parts
+        if self.part not in parts or self.outcome not in (PASSED, WRONG, OPEN):
+            raise ValueError(f"{self.letter} {self.part!r}: {self.outcome!r}, expected one of the parts {list(parts)}")
+
+
+@dataclass(frozen=True)
+class Remark:
+    """Something for a person to know; it costs nothing."""
+
+    text: str
+    cell: int | None = None
 
 
 @dataclass
@@ -59,38 +81,35 @@ class Grade:
     """What the checks found in one notebook."""
 
     notebook: str
-    verdicts: list[Verdict] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    remarks: list[Remark] = field(default_factory=list)
     found: list[str] = field(default_factory=list)  # results read from the outputs, and where they stand
-    remarks: list[str] = field(default_factory=list)  # for a person; they cost nothing
 
-    def remark(self, text: str) -> None:
-        if text not in self.remarks:
-            self.remarks.append(text)
+    def remark(self, text: str, cell: int | None = None) -> None:
+        if all(text != remark.text for remark in self.remarks):
+            self.remarks.append(Remark(text, cell))
 
     def letters(self) -> list[str]:
         return [letter for letter, question in QUESTIONS.items() if question.notebook == self.notebook]
 
-    def earned(self, letter: str) -> int:
-        """The points of the parts that some check decided and none refused."""
-        points = 0
-        for part, worth in QUESTIONS[letter].parts.items():
-            problems = [v.problem for v in self.verdicts if (v.letter, v.part) == (letter, part)]
-            points += worth if problems and not any(problems) else 0
-        return points
+    def outcome(self, letter: str, part: str) -> tuple[str, list[str]]:
+        """Wrong if any check says so; else not judged if any check, or none at all, could decide."""
+        findings = [f for f in self.findings if (f.letter, f.part) == (letter, part)]
+        for outcome in (WRONG, OPEN):
+            if reasons := [f.reason for f in findings if f.outcome == outcome]:
+                return outcome, list(dict.fromkeys(reasons))
+        return (PASSED, []) if findings else (OPEN, ["nothing was checked"])
 
-    def points(self) -> dict[str, int]:
-        return {letter: self.earned(letter) for letter in self.letters()}
+    def earned(self, letter: str) -> tuple[float, float]:
+        """The fewest and the most points: they differ by what is not judged."""
+        outcomes = {part: self.outcome(letter, part)[0] for part in QUESTIONS[letter].parts}
+        low = sum(n for part, n in QUESTIONS[letter].parts.items() if outcomes[part] == PASSED)
+        return low, low + sum(n for part, n in QUESTIONS[letter].parts.items() if outcomes[part] == OPEN)
 
-    def lines(self) -> list[str]:
-        """The report on this notebook."""
-        lines = [f"{'question':<9} {'asks':<42} {'earned':>6} {'of':>4}"]
-        for letter in self.letters():
-            question = QUESTIONS[letter]
-            note = "  (depends on saved outputs)" if letter in FROM_OUTPUTS else ""
-            lines.append(f"{letter:<9} {question.asks:<42} {self.earned(letter):>6} {question.points:>4}{note}")
-            verdicts = [v for v in self.verdicts if v.letter == letter]
-            lines += [f"{'':<9} - {v.part + ': ' if v.part else ''}{v.problem}" for v in verdicts if v.problem]
-            lines += [] if verdicts else [f"{'':<9} - nothing was checked"]
-        lines += [f"  found   {text}" for text in self.found]
-        lines += [f"  remark  {text}" for text in self.remarks]
-        return lines
+    def to_dict(self) -> dict:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, stored: dict) -> "Grade":
+        findings = [Finding(**f) for f in stored["findings"]]
+        return cls(stored["notebook"], findings, [Remark(**r) for r in stored["remarks"]], stored["found"])

@@ -1,18 +1,19 @@
-"""Stand-ins for what a notebook cannot have here: Drive, downloads, later releases of torchtext, a GPU."""
+"""Stand-ins for what a notebook cannot have here: Drive, downloads, later releases of torchtext, a GPU; and for the
+parts of other questions, so that each is judged alone."""
 
+import os
+import resource
 import sys
 import types
 from collections import Counter
 from collections.abc import Iterable
-from functools import cache
+from pathlib import Path
 
 import torch
-import torchvision
-import tqdm
-from PIL import Image
+from torch import nn
+from torch.nn import functional as F
 
-from data import data as translation
-from data import samples, sources
+MEMORY, PROCESSES, FILE_SIZE, CPU_SECONDS = 4 << 30, 64, 100 << 20, 600  # bytes, count, bytes, of one process
 
 
 class Rows(list):
@@ -79,7 +80,9 @@ def build_vocab_from_iterator(iterator: Iterable, min_freq=1, specials=None, spe
 
 
 def ag_news(root=".data", split=("train", "test"), **_):
-    train, test = samples.news()
+    from data import samples
+
+    train, test = samples.news(train_size=1_000, test_size=300)
     parts = {"train": Rows(train), "test": Rows(test)}
     return parts[split] if isinstance(split, str) else tuple(parts[name] for name in split)
 
@@ -88,20 +91,24 @@ class CIFAR10(torch.utils.data.Dataset):
     classes = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
     def __init__(self, root=None, train=True, transform=None, target_transform=None, download=False):
-        images, labels = samples.images()[0 if train else 1]
-        self.data, self.targets = images[:500].permute(0, 2, 3, 1).numpy(), labels[:500].tolist()
+        from data import samples
+
+        images, labels = samples.images(train_size=500, test_size=500)[0 if train else 1]
+        self.data, self.targets = images.permute(0, 2, 3, 1).numpy(), labels.tolist()
         self.transform, self.target_transform = transform, target_transform
 
     def __len__(self) -> int:
         return len(self.targets)
 
     def __getitem__(self, index):
+        from PIL import Image
+
         image, label = Image.fromarray(self.data[index]), self.targets[index]
         image = self.transform(image) if self.transform else image
         return image, self.target_transform(label) if self.target_transform else label
 
 
-class _Anything(types.ModuleType):
+class Anything(types.ModuleType):
     """A module of which every function does nothing."""
 
     def __getattr__(self, name: str):
@@ -111,36 +118,89 @@ class _Anything(types.ModuleType):
 
 
 class Shell:
-    """What ``get_ipython()`` returns: magics and shell lines do nothing."""
+    """What ``get_ipython()`` returns, and any logger: whatever is called does nothing."""
 
     def __getattr__(self, name: str):
         return lambda *arguments, **options: []
 
 
-def install() -> None:
-    """Once, before any worker is forked."""
-    for name in ("google", "google.colab", "google.colab.drive", "google.colab.files", "google.colab.output"):
-        if name not in sys.modules or name != "google":
-            sys.modules[name] = _Anything(name)
-        parent, _, child = name.rpartition(".")
-        if parent:
-            setattr(sys.modules[parent], child, sys.modules[name])
-    import torchtext.data.functional
-    import torchtext.datasets
-    import torchtext.vocab
+class Part(nn.Module):
+    """In the place of another question's class: a fixed linear map, of tokens or of patches, each its own."""
 
-    torchtext.datasets.AG_NEWS = ag_news
-    torchtext.vocab.build_vocab_from_iterator = build_vocab_from_iterator
-    torchtext.data.functional.to_map_style_dataset = lambda rows: Rows(rows)
-    torchtext.disable_torchtext_deprecation_warning = lambda: None
-    torchvision.datasets.CIFAR10 = CIFAR10
-    sys.modules["tqdm.notebook"] = sys.modules["tqdm.auto"] = tqdm  # the bars of notebooks need a browser
-    sys.modules["data"].prepareData, sys.modules["data"].Lang = translation.prepareData, translation.Lang
-    for name in ("news", "images", "sentence_pairs"):
-        function = cache(getattr(samples, name))
-        setattr(samples, name, function)
-        function()  # made once, for all workers
-    torch.Tensor.cuda = torch.nn.Module.cuda = lambda self, *arguments, **options: self
+    def __init__(self, *arguments, **options):
+        super().__init__()
+        self.arguments, self.options, self.seed = arguments, options, len(_parts)
+        _parts.append(type(self).__name__)
+
+    def mixed(self, x: torch.Tensor, width: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(self.seed)
+        mix = torch.randn(x.shape[-1], width, generator=generator, dtype=torch.float64).to(x)
+        return x @ mix / x.shape[-1] ** 0.5
+
+    def forward(self, x: torch.Tensor, *_, **__) -> torch.Tensor:
+        if x.dim() != 4:  # every token learns of the others, whichever axis they lie along
+            return self.mixed(x + x.mean(0, keepdim=True) + x.mean(1, keepdim=True), x.shape[-1])
+        given = dict(zip(("in_channels", "patch_size", "embedding_dim"), self.arguments)) | self.options
+        return self.mixed(F.unfold(x, given["patch_size"], stride=given["patch_size"]).mT, given["embedding_dim"])
+
+
+_parts: list[str] = []
+
+
+def part(name: str) -> type[Part]:
+    return type(name, (Part,), {})
+
+
+def restrict() -> None:
+    """Limit what this process, and each that it starts, may use."""
+    size = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    for kind, limit in (
+        (resource.RLIMIT_AS, size + MEMORY),
+        (resource.RLIMIT_NPROC, PROCESSES),
+        (resource.RLIMIT_FSIZE, FILE_SIZE),
+        (resource.RLIMIT_CPU, CPU_SECONDS),
+        (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, 256),
+    ):
+        resource.setrlimit(kind, (limit, limit))
+
+
+def install(text: str) -> None:
+    """Put the stand-ins in place that this notebook needs, before any of its code runs."""
+    try:
+        import google  # noqa: F401
+    except ImportError:
+        sys.modules["google"] = Anything("google")
+    for name in ("google.colab", "google.colab.drive", "google.colab.files", "google.colab.output"):
+        sys.modules[name] = Anything(name)
+        parent, _, child = name.rpartition(".")
+        setattr(sys.modules[parent], child, sys.modules[name])
+    if "torchtext" in text:
+        import torchtext.data.functional
+        import torchtext.datasets
+        import torchtext.vocab
+
+        torchtext.datasets.AG_NEWS = ag_news
+        torchtext.vocab.build_vocab_from_iterator = build_vocab_from_iterator
+        torchtext.data.functional.to_map_style_dataset = lambda rows: Rows(rows)
+        torchtext.disable_torchtext_deprecation_warning = lambda: None
+    if "torchvision" in text:
+        import torchvision
+
+        torchvision.datasets.CIFAR10 = CIFAR10
+    if "tqdm" in text:
+        import tqdm
+
+        sys.modules["tqdm.notebook"] = sys.modules["tqdm.auto"] = tqdm  # the bars of notebooks need a browser
+    if "prepareData" in text:
+        import data.data
+        from data import samples
+
+        lines = "".join(f"{english}\t{french}\n" for english, french in samples.sentence_pairs(2_000))
+        Path("data", "eng-fra.txt").write_text(lines, encoding="utf-8")
+        os.environ["HW4_DATA_DIR"] = str(Path("data").resolve())
+        data.prepareData, data.Lang = data.data.prepareData, data.data.Lang
+    torch.Tensor.cuda = nn.Module.cuda = lambda self, *arguments, **options: self
     original = torch.utils.data.DataLoader.__init__
 
     def in_this_process(self, *arguments, **options):
@@ -149,8 +209,3 @@ def install() -> None:
         original(self, *arguments, **options)
 
     torch.utils.data.DataLoader.__init__ = in_this_process
-
-
-def move_cache(folder) -> None:
-    """Where the project's own data modules write: in a worker, to the folder it may write to."""
-    sources.CACHE = folder / "cache"

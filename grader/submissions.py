@@ -1,13 +1,14 @@
 """What a teacher has: a folder of archives, folders and notebooks; read without trusting any of it."""
 
-import io
 import json
+import re
 import zipfile
+import zlib
+from contextlib import suppress
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path, PurePosixPath
-
-import nbformat
-from nbformat import NotebookNode
+from typing import Any
 
 from grader.questions import NOTEBOOKS
 
@@ -19,14 +20,42 @@ class Refused(ValueError):
 
 
 @dataclass
+class Notebook:
+    """A notebook whose cells all have a type, a text as their source, and a list of outputs."""
+
+    name: str
+    cells: list[dict]
+    raw: dict  # as it was read, for the copy with feedback
+
+    def code(self) -> dict[int, str]:
+        """Number (counted from 0, text cells included) -> source of every code cell."""
+        return {i: cell["source"] for i, cell in enumerate(self.cells) if cell["cell_type"] == "code"}
+
+
+@dataclass
 class Submission:
     student: str
-    notebooks: dict[str, NotebookNode] = field(default_factory=dict)  # homework -> notebook
+    notebooks: dict[str, Notebook] = field(default_factory=dict)  # homework -> notebook
     problems: list[str] = field(default_factory=list)
 
 
-def parse(content: bytes, name: str) -> NotebookNode:
-    """A notebook from its bytes.
+def text(value: Any) -> str:
+    joined = "".join(map(str, value)) if isinstance(value, list) else value if isinstance(value, str) else ""
+    return joined.encode("utf-8", "replace").decode()  # a lone surrogate can be neither printed nor written
+
+
+def output(stored: Any) -> dict:
+    stored = stored if isinstance(stored, dict) else {}
+    data = stored.get("data", {}) if isinstance(stored.get("data", {}), dict) else {}
+    data = {str(kind): text(value) for kind, value in data.items()}
+    for old, kind in (("png", "image/png"), ("svg", "image/svg+xml"), ("html", "text/html")):  # nbformat 3
+        data |= {kind: text(stored[old])} if old in stored else {}
+    kind = {"pyerr": "error"}.get(str(stored.get("output_type")), str(stored.get("output_type")))
+    return {"output_type": kind, "text": text(stored.get("text")), "data": data}
+
+
+def parse(content: bytes, name: str) -> Notebook:
+    """A notebook from its bytes, of nbformat 3 or 4.
 
     Raises:
         Refused: if it is too large or no notebook.
@@ -34,108 +63,144 @@ def parse(content: bytes, name: str) -> NotebookNode:
     if len(content) > NOTEBOOK_LIMIT:
         raise Refused(f"{name} has more than {NOTEBOOK_LIMIT >> 20} MB")
     try:
-        notebook = nbformat.from_dict(json.loads(content))
-        if notebook.nbformat < 4:
-            notebook = nbformat.convert(notebook, 4)
-        for cell in notebook.cells:
-            if not isinstance(cell.source, str):
-                cell.source = "".join(cell.source)
-            for output in cell.get("outputs", []):
-                if isinstance(output.get("text"), list):
-                    output.text = "".join(output.text)
-                data = output.get("data", {})
-                data.update({key: "".join(value) for key, value in data.items() if isinstance(value, list)})
-        return notebook
+        raw = json.loads(content)
+        if "worksheets" in raw:
+            raw = {**raw, "cells": [cell for sheet in raw["worksheets"] for cell in sheet["cells"]]}
+            raw.update(nbformat=4, nbformat_minor=0)
+            del raw["worksheets"]
+        cells = []
+        for cell in raw["cells"]:
+            kind = str(cell.get("cell_type") or ("code" if "outputs" in cell else "markdown"))
+            outputs = cell.get("outputs") if kind == "code" else None
+            cells.append(
+                {
+                    "cell_type": kind,
+                    "source": text(cell.get("source", cell.get("input"))),
+                    "outputs": [output(item) for item in outputs] if isinstance(outputs, list) else [],
+                }
+            )
+        return Notebook(name, cells, raw)
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError) as error:
         raise Refused(f"{name} cannot be read as a notebook ({type(error).__name__}: {str(error)[:100]})") from error
 
 
-def homework(notebook: NotebookNode, name: str = "") -> str:
-    """Which homework it is, told by the class that it defines.
+def homework(notebook: Notebook) -> str:
+    """Which homework it is, told by the class that it defines, else by its name.
 
     Raises:
-        Refused: if it defines none of them.
+        Refused: if neither tells.
     """
-    source = "\n" + "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "code")
+    source = "\n".join(notebook.code().values())
     for which, model in NOTEBOOKS.items():
-        if f"\nclass {model}(" in source or f"\nclass {model}:" in source:
+        if re.search(rf"(?m)^\s*class\s+{model}\s*[(:]", source):
             return which
-    raise Refused(f"{name or 'the notebook'} defines none of the classes {', '.join(NOTEBOOKS.values())}")
-
-
-def _members(path: Path) -> dict[str, bytes]:
-    # Nothing is unpacked: the notebooks' bytes alone are read, as many as announced.
-    try:
-        with zipfile.ZipFile(path) as archive:
-            infos = [info for info in archive.infolist() if not info.is_dir()]
-            if len(infos) > MEMBERS:
-                raise Refused(f"{path.name} holds {len(infos):,} files")
-            if sum(info.file_size for info in infos) > ARCHIVE_LIMIT:
-                raise Refused(f"{path.name} would unpack to more than {ARCHIVE_LIMIT >> 20} MB")
-            found = {}
-            for info in infos:
-                inner = PurePosixPath(info.filename.replace("\\", "/"))
-                if inner.is_absolute() or ".." in inner.parts or ":" in inner.parts[0]:
-                    raise Refused(f"{path.name} holds {info.filename!r}, which points outside of it")
-                if inner.suffix.lower() in (".zip", ".7z", ".rar", ".tar", ".gz"):
-                    raise Refused(
-                        f"{path.name} holds another archive, {info.filename!r}: pack the notebooks themselves"
-                    )
-                if inner.suffix == ".ipynb" and not _hidden(inner):
-                    if info.flag_bits & 1:
-                        raise Refused(f"{path.name} is encrypted")
-                    with archive.open(info) as file:
-                        found[str(inner)] = file.read(NOTEBOOK_LIMIT + 1)
-            return found
-    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, io.UnsupportedOperation) as error:
-        raise Refused(f"{path.name} is damaged ({error})") from error
-    except (zipfile.zlib.error, ValueError) as error:
-        raise error if isinstance(error, Refused) else Refused(f"{path.name} is damaged ({error})") from error
+    for which in NOTEBOOKS:
+        if which in notebook.name.lower():
+            return which
+    raise Refused(f"{notebook.name} defines none of the classes {', '.join(NOTEBOOKS.values())}")
 
 
 def _hidden(path: Path | PurePosixPath) -> bool:
-    return any(part.startswith((".", "__MACOSX")) for part in path.parts)
+    return any(part.startswith((".", "__MACOSX")) and part != ".." for part in path.parts)
+
+
+def _members(content: bytes | Path, name: str, depth: int = 0) -> dict[str, tuple[tuple, bytes]]:
+    """The notebooks in an archive, by name, each with its date. Nothing is unpacked to disk."""
+    try:
+        with zipfile.ZipFile(content if isinstance(content, Path) else BytesIO(content)) as archive:
+            infos = [info for info in archive.infolist() if not info.is_dir()]
+            paths = {info: PurePosixPath(info.filename.replace("\\", "/")) for info in infos}
+            wanted = {i: p for i, p in paths.items() if p.suffix.lower() in (".ipynb", ".zip") and not _hidden(p)}
+            if len(infos) > MEMBERS:
+                raise Refused(f"{name} holds {len(infos):,} files")
+            if sum(info.file_size for info in wanted) > ARCHIVE_LIMIT:
+                raise Refused(f"{name} would unpack to more than {ARCHIVE_LIMIT >> 20} MB of notebooks")
+            found = {}
+            for info, inner in wanted.items():
+                if inner.is_absolute() or ".." in inner.parts or ":" in inner.parts[0]:
+                    raise Refused(f"{name} holds {info.filename!r}, which points outside of it")
+                if info.flag_bits & 1:
+                    raise Refused(f"{name} is encrypted")
+                with archive.open(info) as file:
+                    data = file.read((NOTEBOOK_LIMIT if inner.suffix.lower() == ".ipynb" else ARCHIVE_LIMIT) + 1)
+                if inner.suffix.lower() == ".ipynb":
+                    found[str(inner)] = (info.date_time, data)
+                elif depth == 0:
+                    with suppress(Refused):  # an archive of data, say
+                        found |= {f"{inner}/{k}": v for k, v in _members(data, f"{name}/{inner}", 1).items()}
+            return found
+    except Refused:
+        raise
+    except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError, zlib.error, ValueError) as error:
+        raise Refused(f"{name} is damaged ({error})") from error
+
+
+def _contents(path: Path, problems: list[str]) -> dict[str, tuple[tuple, bytes]]:
+    if path.is_file():
+        if path.suffix.lower() == ".zip":
+            return _members(path, path.name)
+        return {path.name: ((path.stat().st_mtime,), path.read_bytes()[: NOTEBOOK_LIMIT + 1])}
+    found = {}
+    for file in sorted(path.rglob("*")):
+        name = str(file.relative_to(path))
+        if file.is_symlink() or not file.is_file() or _hidden(file.relative_to(path)):
+            continue
+        try:
+            if file.suffix.lower() == ".ipynb" and file.stat().st_size > NOTEBOOK_LIMIT:
+                problems.append(f"{name} has more than {NOTEBOOK_LIMIT >> 20} MB")
+            elif file.suffix.lower() == ".ipynb":
+                found[name] = ((file.stat().st_mtime,), file.read_bytes())
+            elif file.suffix.lower() == ".zip":
+                found |= {f"{name}/{inner}": member for inner, member in _members(file, name).items()}
+        except (Refused, OSError) as problem:
+            problems.append(str(problem))
+    return found
 
 
 def read(path: Path) -> Submission:
-    """One student's notebooks; whatever cannot be read is among its problems."""
-    submission = Submission(path.stem if path.is_file() else path.name)
+    """One student's notebooks; whatever cannot be read is among its problems, and so is what was taken of several."""
+    submission = Submission(student_name(path))
     try:
-        if path.is_dir():
-            files = [
-                p for p in sorted(path.rglob("*.ipynb")) if not _hidden(p.relative_to(path)) and not p.is_symlink()
-            ]
-            contents = {str(p.relative_to(path)): p.read_bytes() for p in files if p.stat().st_size <= NOTEBOOK_LIMIT}
-            submission.problems += [f"{p.name} is too large" for p in files if str(p.relative_to(path)) not in contents]
-        elif path.suffix.lower() == ".zip":
-            contents = _members(path)
-        else:
-            contents = {path.name: path.read_bytes()}
+        contents = _contents(path, submission.problems)
     except (Refused, OSError) as problem:
+        contents = {}
         submission.problems.append(str(problem))
-        return submission
-    for name, content in contents.items():
+    found: dict[str, list[tuple]] = {}
+    for name, (date, content) in contents.items():
         try:
-            notebook = parse(content, name)
-            which = homework(notebook, name)
+            notebook = parse(content, text(name.encode("utf-8", "replace").decode()))
+            which = homework(notebook)
         except Refused as refusal:
             submission.problems.append(str(refusal))
             continue
-        if which in submission.notebooks:
-            submission.problems.append(f"{name} is a second notebook of {which}: it was not graded")
-        else:
-            submission.notebooks[which] = notebook
-    if not contents:
+        exact = PurePosixPath(name).name.lower() == f"{which}.ipynb"
+        found.setdefault(which, []).append((exact, date, len(content), notebook))
+    for which, choices in found.items():
+        choices.sort(key=lambda choice: choice[:3], reverse=True)  # its proper name, else the latest, else the longest
+        submission.notebooks[which] = choices[0][3]
+        if len(choices) > 1:
+            others = ", ".join(choice[3].name for choice in choices[1:])
+            submission.problems.append(
+                f"of several notebooks of {which}, {choices[0][3].name} was graded, not {others}"
+            )
+    if not contents and not submission.problems:
         submission.problems.append("no notebook was handed in")
     return submission
 
 
-def submissions(folder: Path) -> list[Path]:
-    """What each student handed in: archives, folders, or single notebooks."""
-    return [
-        path
-        for path in sorted(folder.iterdir())
-        if not path.name.startswith((".", "__"))
-        and not path.is_symlink()
-        and (path.is_dir() or path.suffix.lower() in (".zip", ".ipynb"))
-    ]
+def student_name(path: Path) -> str:
+    """The file's or folder's name without what a browser or Moodle adds, fit to be a file's name."""
+    name = path.name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    name = re.sub(r"(?i)\.(zip|ipynb)$", "", name) if not path.is_dir() else name
+    name = re.sub(r"\s*\(\d+\)$|_assignsubmission_file_?$", "", name)
+    return re.sub(r"[^\w.@+ -]", "_", name).strip(". ") or "_"
+
+
+def submissions(folder: Path) -> dict[str, list[Path]]:
+    """What each student handed in: archives, folders, or single notebooks; the latest of several comes first."""
+    found: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        hidden = path.name.startswith((".", "__")) or path.is_symlink()
+        if not hidden and (path.is_dir() or path.suffix.lower() in (".zip", ".ipynb")):
+            found.setdefault(student_name(path), []).append(path)
+    return {name: sorted(paths, key=lambda p: p.stat().st_mtime, reverse=True) for name, paths in found.items()}

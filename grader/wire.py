@@ -1,5 +1,9 @@
-"""Messages between judge and worker: JSON and raw numbers, never pickle, because the worker is not to be trusted."""
+"""Messages between judge and worker: JSON, and tensors as npz without pickle, because the worker is not to be trusted.
 
+A message is two lengths, the JSON, and the npz, which holds one flat array for each kind of number.
+"""
+
+import io
 import json
 import math
 import socket
@@ -10,21 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 
-LIMIT = 1 << 28  # bytes of one message
-DTYPES = {
-    str(d).removeprefix("torch."): d
-    for d in (
-        torch.float64,
-        torch.float32,
-        torch.float16,
-        torch.int64,
-        torch.int32,
-        torch.int16,
-        torch.int8,
-        torch.uint8,
-        torch.bool,
-    )
-}
+LIMIT = 32 << 20  # bytes of one message
+DTYPES = {name: getattr(torch, name) for name in "float64 float32 float16 int64 int32 int16 int8 uint8 bool".split()}
 
 
 class Ref(str):
@@ -32,91 +23,102 @@ class Ref(str):
 
 
 def encode(value: Any) -> bytes:
-    """Numbers, texts, lists, dicts with text keys, tensors and :class:`Ref`; of anything else, the type's name."""
-    blobs: list[bytes] = []
+    """Numbers, texts, lists, dicts with text keys, tensors and :class:`Ref`; of anything else, the type's name.
 
-    def plain(x: Any) -> Any:
+    Raises:
+        ValueError: if the message would be longer than the limit.
+    """
+    flat: dict[str, list[np.ndarray]] = {}
+
+    def plain(x: Any, depth: int = 0) -> Any:
         if isinstance(x, torch.Tensor):
             x = x.detach().to("cpu")
             name = str(x.dtype).removeprefix("torch.")
             if name not in DTYPES:
                 x, name = x.float(), "float32"
-            blobs.append(x.contiguous().numpy().tobytes())
-            return {"@tensor": [name, list(x.shape)]}
+            flat.setdefault(name, []).append(x.contiguous().numpy().reshape(-1))
+            return {"t": [name, list(x.shape)]}
         if isinstance(x, Ref):
-            return {"@ref": str(x)}
+            return {"r": str(x)}
         if x is None or isinstance(x, bool | int | float | str):
             return x
         if isinstance(x, np.generic):
-            return plain(x.item())
-        if isinstance(x, list | tuple):
-            return [plain(item) for item in x]
-        if isinstance(x, dict):
-            return {"@dict": [[str(key), plain(item)] for key, item in x.items()]}
-        return {"@object": type(x).__name__}
+            return plain(x.item(), depth + 1)
+        if isinstance(x, list | tuple | set) and depth < 20:
+            return [plain(item, depth + 1) for item in x]
+        if isinstance(x, dict) and depth < 20:
+            return {"d": [[str(key), plain(item, depth + 1)] for key, item in x.items()]}
+        return {"o": type(x).__name__}
 
     head = json.dumps(plain(value)).encode()
-    return struct.pack("!Q", len(head)) + head + b"".join(blobs)
+    size = len(head) + sum(a.nbytes for arrays in flat.values() for a in arrays)
+    if size > LIMIT - 10_000:
+        raise ValueError(f"a message of {size:,} bytes, expected at most {LIMIT:,}")
+    file = io.BytesIO()
+    np.savez(file, **{name: np.concatenate(arrays) for name, arrays in flat.items()})
+    return struct.pack("!II", len(head), file.tell()) + head + file.getvalue()
 
 
-def decode(message: bytes) -> Any:
-    """What :func:`encode` was given; tuples are lists, and objects are their type's name in a dict.
+def decode(head: bytes, body: bytes) -> Any:
+    """What :func:`encode` was given; tuples and sets are lists, and objects are their type's name in a dict.
 
     Raises:
         ValueError: for anything that no :func:`encode` has written.
     """
     try:
-        (size,) = struct.unpack_from("!Q", message)
-        head, place = json.loads(message[8 : 8 + size]), 8 + size
+        with np.load(io.BytesIO(body), allow_pickle=False) as file:
+            if sum(info.file_size for info in file.zip.infolist()) > 2 * LIMIT:
+                raise ValueError("compressed numbers")
+            flat = {name: file[name] for name in file.files}
+        places = dict.fromkeys(flat, 0)
 
         def value(x: Any) -> Any:
-            nonlocal place
             if isinstance(x, list):
                 return [value(item) for item in x]
             if not isinstance(x, dict):
                 return x
             ((kind, content),) = x.items()
-            if kind == "@dict":
+            if kind == "d":
                 return {str(key): value(item) for key, item in content}
-            if kind == "@ref":
+            if kind == "r":
                 return Ref(content)
-            if kind != "@tensor":
-                return {kind: str(content)}
-            dtype, shape = DTYPES[content[0]], [int(n) for n in content[1]]
-            if min(shape, default=0) < 0:
-                raise ValueError(f"shape {shape}")
-            count = math.prod(shape)
-            if count == 0:
-                return torch.zeros(shape, dtype=dtype)
-            raw = bytearray(message[place : place + count * dtype.itemsize])
-            place += len(raw)
-            return torch.frombuffer(raw, dtype=dtype, count=count).reshape(shape)
+            if kind != "t":
+                return {"object": str(content)}
+            name, shape = content[0], [int(n) for n in content[1]]
+            count, begin = math.prod(shape), places[name]
+            places[name] += count
+            part = np.array(flat[name][begin : begin + count], dtype=name)
+            return torch.from_numpy(part.reshape(shape))
 
-        return value(head)
+        return value(json.loads(head))
     except Exception as error:
         raise ValueError(f"a message cannot be read ({type(error).__name__})") from error
 
 
 def send(connection: socket.socket, value: Any) -> None:
-    data = encode(value)
-    connection.sendall(struct.pack("!Q", len(data)) + data)
+    connection.sendall(encode(value))
 
 
-def receive(connection: socket.socket, seconds: float | None = None) -> Any:
+def receive(connection: socket.socket, end: float = math.inf) -> Any:
     """The next message.
 
+    Args:
+        connection: where it comes from.
+        end: until when it must be complete, by ``time.monotonic()``.
+
     Raises:
-        TimeoutError: if it has not arrived within so many seconds.
+        TimeoutError: if it is not.
         EOFError: if the other side is gone.
         ValueError: if it is too long or malformed.
     """
-    end = None if seconds is None else time.monotonic() + seconds
 
     def read(count: int) -> bytes:
         data = bytearray()
         while len(data) < count:
-            if end is not None:
-                connection.settimeout(max(0.01, end - time.monotonic()))
+            left = end - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            connection.settimeout(None if left == math.inf else left)
             try:
                 part = connection.recv(min(count - len(data), 1 << 20))
             except ConnectionError:
@@ -124,11 +126,9 @@ def receive(connection: socket.socket, seconds: float | None = None) -> Any:
             if not part:
                 raise EOFError("the other side is gone")
             data += part
-            if end is not None and time.monotonic() > end:
-                raise TimeoutError
         return bytes(data)
 
-    (size,) = struct.unpack("!Q", read(8))
-    if size > LIMIT:
-        raise ValueError(f"a message of {size:,} bytes, expected at most {LIMIT:,}")
-    return decode(read(size))
+    sizes = struct.unpack("!II", read(8))
+    if sum(sizes) > LIMIT:
+        raise ValueError(f"a message of {sum(sizes):,} bytes, expected at most {LIMIT:,}")
+    return decode(read(sizes[0]), read(sizes[1]))

@@ -1,265 +1,8 @@
-"""Notebooks as others write them, to test the grader: plain ones, and ones in the manner of the course's skeletons."""
+"""Notebooks as others write them, to test the grader: in the manner of the course's skeletons, and one more freely."""
 
-import sys
-import zipfile
-from pathlib import Path
-
-import nbformat
+import json
 
 RNN = """
-from collections import defaultdict
-
-import torch
-import torch.nn as nn
-from torchtext.data.utils import get_tokenizer
-
-device = torch.device("cpu")
-tokenizer = get_tokenizer("basic_english")
-vocab = defaultdict(lambda: 1 + len(vocab))  # grows with the texts
-
-
-def text_pipeline(x):
-    return [vocab[token] for token in tokenizer(x)]
-
-
-def label_pipeline(x):
-    return int(x) - 1
-
-
-def collate_batch(batch):
-    texts = [text_pipeline(text) for _, text in batch]
-    size = max(1, int(sum(len(t) for t in texts) / len(texts)))
-    rows = torch.zeros(size, len(texts), dtype=torch.long)
-    lengths = []
-    for i, text in enumerate(texts):
-        text = text[:size]
-        rows[: len(text), i] = torch.tensor(text, dtype=torch.long)
-        lengths.append(max(1, len(text)))
-    return rows, torch.tensor([label_pipeline(label) for label, _ in batch]), torch.tensor(lengths)
-
-
-class RNN(nn.Module):
-    def __init__(self, vocab_size, input_size, hidden_size, num_class):
-        super().__init__()
-        self.hidden_size = hidden_size
-        self.embedding = nn.Parameter(torch.randn(vocab_size, input_size) * 0.3)
-        self.W_xh = nn.Parameter(torch.randn(input_size, hidden_size) * 0.3)
-        self.W_hh = nn.Parameter(torch.randn(hidden_size, hidden_size) * 0.1)
-        self.W_hy = nn.Parameter(torch.randn(hidden_size, num_class) * 0.3)
-        self.b_xh = nn.Parameter(torch.zeros(1, hidden_size))
-        self.b_hh = nn.Parameter(torch.zeros(1, hidden_size))
-        self.b_hy = nn.Parameter(torch.zeros(num_class))
-
-    def forward(self, inputs, length):
-        steps, batch = inputs.shape
-        h = torch.zeros(batch, self.hidden_size, dtype=self.W_hh.dtype)
-        if self.training:
-            h = torch.randn_like(h) * 0.1
-        x = self.embedding[inputs]
-        for t in range(steps):
-            new = torch.tanh(x[t] @ self.W_xh + self.b_xh + h @ self.W_hh + self.b_hh)
-            h = torch.where((t < length).unsqueeze(1), new, h)
-        return torch.softmax(h @ self.W_hy + self.b_hy, dim=1)
-
-    def compute_loss(self, prediction, label):
-        chosen = prediction[torch.arange(len(label)), label]
-        loss = -torch.log(chosen.clamp(min=1e-30)).mean()
-        return loss, int((prediction.argmax(1) == label).sum())
-
-
-class ScheduledOptim:
-    def __init__(self, optimizer, n_warmup_steps, decay_rate):
-        self.optimizer, self.warmup, self.decay, self.n = optimizer, n_warmup_steps, decay_rate, 0
-        self.base = optimizer.param_groups[0]["lr"]
-
-    def zero_grad(self):
-        self.optimizer.zero_grad()
-
-    def step(self):
-        self.optimizer.step()
-
-    def get_lr(self):
-        return self.optimizer.param_groups[0]["lr"]
-
-    def update(self):
-        self.n += 1
-        rate = self.base * self.n / self.warmup if self.n <= self.warmup else self.get_lr() * self.decay
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-
-
-def train(model, train_loader, scheduler):
-    model.train()
-    total, hits, count = 0.0, 0, 0
-    for text, label, length in train_loader:
-        loss, correct = model.compute_loss(model(text, length), label)
-        scheduler.zero_grad()
-        loss.backward()
-        scheduler.update()
-        scheduler.step()
-        total, hits, count = total + loss.item() * len(label), hits + correct, count + len(label)
-    return total / count, 100 * hits / count
-
-
-def evaluate(model, test_loader):
-    model.eval()
-    total, hits, count = 0.0, 0, 0
-    with torch.no_grad():
-        for text, label, length in test_loader:
-            loss, correct = model.compute_loss(model(text, length), label)
-            total, hits, count = total + loss.item() * len(label), hits + correct, count + len(label)
-    return total / count, 100 * hits / count
-
-
-model = RNN(1000, 64, 64, 4)
-"""
-
-SEQ2SEQ = """
-import random
-
-import torch
-import torch.nn as nn
-
-PAD = 2
-
-
-class LSTMEncoder(nn.Module):
-    def __init__(self, in_dim, emb_dim, hid_dim):
-        super().__init__()
-        self.emb = nn.Embedding(in_dim, emb_dim)
-        self.net = nn.LSTM(emb_dim, hid_dim, batch_first=True)
-
-    def forward(self, src, length):
-        packed = nn.utils.rnn.pack_padded_sequence(self.emb(src), length, batch_first=True, enforce_sorted=False)
-        out, (h, c) = self.net(packed)
-        return nn.utils.rnn.pad_packed_sequence(out, batch_first=True, total_length=src.shape[1])[0], h, c
-
-
-class AttnLSTMDecoder(nn.Module):
-    def __init__(self, emb_dim, hid_dim, out_dim, dropout, enc_hiddens=None):
-        super().__init__()
-        self.emb = nn.Embedding(out_dim, emb_dim)
-        self.net = nn.LSTM(emb_dim + hid_dim, hid_dim, batch_first=True)
-        self.out = nn.Linear(hid_dim, out_dim)
-        self.drop = nn.Dropout(dropout)
-        self.enc_hiddens, self.mask = enc_hiddens, None
-
-    def forward(self, input, hidden, cell):
-        scores = (self.enc_hiddens * hidden[0].unsqueeze(1)).sum(2)
-        if self.mask is not None:
-            scores = scores.masked_fill(self.mask, float("-inf"))
-        context = (torch.softmax(scores, 1).unsqueeze(2) * self.enc_hiddens).sum(1, keepdim=True)
-        x = torch.cat([context, self.drop(self.emb(input))], 2)
-        out, (hidden, cell) = self.net(x, (hidden, cell))
-        return torch.log_softmax(self.out(out.squeeze(1)), 1), hidden, cell
-
-
-class LSTMSeq2Seq(nn.Module):
-    def __init__(self, in_dim, out_dim, emb_dim, hid_dim, device, dropout):
-        super().__init__()
-        self.encoder = LSTMEncoder(in_dim, emb_dim, hid_dim)
-        self.decoder = AttnLSTMDecoder(emb_dim, hid_dim, out_dim, dropout)
-        self.out_dim = out_dim
-        self.to(device)
-
-    def forward(self, src, trg):
-        length = (src == 1).int().argmax(1) + 1
-        self.decoder.enc_hiddens, hidden, cell = self.encoder(src, length.cpu())
-        self.decoder.mask = torch.arange(src.shape[1]) >= length.unsqueeze(1)
-        columns = [torch.zeros(len(src), self.out_dim, dtype=hidden.dtype)]
-        for t in range(1, trg.shape[1]):
-            out, hidden, cell = self.decoder(trg[:, t - 1 : t], hidden, cell)
-            columns.append(out)
-        return torch.stack(columns, 2)
-
-
-def train(model, iterator, optimizer, loss_fn, clip):
-    model.train()
-    total = 0.0
-    for src, trg in iterator:
-        loss = loss_fn(model(src, trg)[:, :, 1:], trg[:, 1:])
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), clip)
-        optimizer.step()
-        total += loss.item()
-    return total / len(iterator)
-
-
-def evaluate(model, iterator, loss_fn):
-    model.eval()
-    with torch.no_grad():
-        return sum(loss_fn(model(src, trg), trg).item() for src, trg in iterator) / len(iterator)
-"""
-
-VIT = """
-import torch
-import torch.nn as nn
-
-
-class Patchification(nn.Module):
-    def __init__(self, in_channels, patch_size, embedding_dim):
-        super().__init__()
-        self.cut = nn.Conv2d(in_channels, embedding_dim, patch_size, patch_size)
-
-    def forward(self, x):
-        return self.cut(x).flatten(2).permute(0, 2, 1)
-
-
-class MLP(nn.Module):
-    def __init__(self, dim, hidden_dim, dropout=0.0):
-        super().__init__()
-        self.net = nn.Sequential(nn.Linear(dim, hidden_dim), nn.GELU(), nn.Linear(hidden_dim, dim))
-
-    def forward(self, x):
-        return self.net(x)
-
-
-class Attention(nn.Module):
-    def __init__(self, dim, num_heads, dropout=0.0):
-        super().__init__()
-        self.q, self.k, self.v, self.o = (nn.Linear(dim, dim) for _ in range(4))
-        self.h = num_heads
-
-    def forward(self, x):
-        B, N, D = x.shape
-        q, k, v = (f(x).view(B, N, self.h, D // self.h).transpose(1, 2) for f in (self.q, self.k, self.v))
-        weights = torch.softmax(q @ k.transpose(2, 3) / (D // self.h) ** 0.5, dim=3)
-        return self.o((weights @ v).transpose(1, 2).flatten(2))
-
-
-class Block(nn.Module):
-    def __init__(self, dim, num_heads, mlp_dim, dropout=0.0):
-        super().__init__()
-        self.mlp, self.n2 = MLP(dim, mlp_dim, dropout), nn.LayerNorm(dim)
-        self.att, self.n1 = Attention(dim, num_heads, dropout), nn.LayerNorm(dim)
-
-    def forward(self, x):
-        x = self.att(self.n1(x)) + x
-        return self.mlp(self.n2(x)) + x
-
-
-class ViT(nn.Module):
-    def __init__(self, image_shape, patch_size, num_classes, dim, num_heads, depth, mlp_dim, dropout=0.0):
-        super().__init__()
-        C, H, W = image_shape
-        self.patchify = Patchification(C, patch_size, dim)
-        self.pos_embedding = nn.Parameter(torch.randn(1, 1 + H * W // patch_size[0] // patch_size[1], dim))
-        self.cls_token = nn.Parameter(torch.randn(1, 1, dim))
-        self.attention_blocks = nn.ModuleList([Block(dim, num_heads, mlp_dim, dropout) for _ in range(depth)])
-        self.classification_head = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, num_classes))
-
-    def forward(self, x):
-        x = self.patchify(x)
-        x = torch.cat([self.cls_token.repeat(len(x), 1, 1), x], 1) + self.pos_embedding
-        for block in self.attention_blocks:
-            x = block(x)
-        return self.classification_head(x[:, 0])
-"""
-
-# In the manner of the course's skeletons: Drive, pip, later torchtext, constants read inside classes, training cells.
-
-COURSE_RNN = """
 %cd /content/drive/MyDrive/hw4
 
 %%%
@@ -271,7 +14,6 @@ drive.mount('/content/drive')
 import time
 import torch
 import torch.nn as nn
-import pandas as pd
 from torch.utils.data import DataLoader
 from torch.utils.tensorboard import SummaryWriter
 from torchtext.data.functional import to_map_style_dataset
@@ -399,6 +141,7 @@ def train(model, train_loader, scheduler):
         loss, correct = model.compute_loss(model(text, length), label)
         loss.backward()
         scheduler.step()
+        scheduler.update()
         total_loss += loss.item()
         total_correct += correct
     return total_loss / len(train_loader.dataset), total_correct / len(train_loader.dataset) * 100
@@ -426,19 +169,14 @@ for opt_name in ['Adam', 'SGD']:
     scheduler = ScheduledOptim(getattr(torch.optim, opt_name)(model.parameters(), lr=1e-3), 3, 0.9)
     for epoch in range(1, EPOCHS + 1):
         start = time.time()
-        scheduler.update()
         train_loss, train_acc = train(model, train_loader, scheduler)
         valid_loss, valid_acc = evaluate(model, test_loader)
         writer.add_scalar('valid/acc', valid_acc, epoch)
         print('| epoch {:3d} | time {:5.2f}s | train loss {:.3f} | valid accuracy {:8.1f}'.format(
             epoch, time.time() - start, train_loss, valid_acc))
 """
-COURSE_RNN_LOG = """| epoch   1 | time 21.33s | train loss 1.390 | valid accuracy     41.2
-| epoch   2 | time 21.01s | train loss 0.711 | valid accuracy     80.4
-| epoch   3 | time 20.87s | train loss 0.402 | valid accuracy     89.1
-"""
 
-COURSE_SEQ2SEQ = """
+SEQ2SEQ = """
 from google.colab import drive
 drive.mount('/content/drive')
 %cd /content/drive/MyDrive/hw4
@@ -449,6 +187,7 @@ import random
 import torch
 import torch.nn as nn
 import torch.nn.functional as F
+from torch.nn import TransformerEncoder, TransformerEncoderLayer
 from torch.utils.data import DataLoader, Dataset, random_split
 import matplotlib.pyplot as plt
 from data.data import prepareData
@@ -593,12 +332,84 @@ plt.show()
 test_loss = evaluate(model, test_iter, loss_fn)
 print(f'Test PPL: {math.exp(test_loss):7.3f}')
 """
-COURSE_SEQ2SEQ_LOG = """Epoch: 01 | Train PPL:  61.870 | Val. PPL:  32.114
-Epoch: 02 | Train PPL:  12.870 | Val. PPL:   9.114
-Epoch: 03 | Train PPL:   4.870 | Val. PPL:   6.114
+
+FREE_SEQ2SEQ = """
+import torch
+import torch.nn as nn
+
+PAD = 2
+
+%%%
+class LSTMEncoder(nn.Module):
+    def __init__(self, in_dim, emb_dim, hid_dim):
+        super().__init__()
+        self.emb = nn.Embedding(in_dim, emb_dim)
+        self.net = nn.LSTM(emb_dim, hid_dim, batch_first=True)
+
+    def forward(self, src, length):
+        packed = nn.utils.rnn.pack_padded_sequence(self.emb(src), length, batch_first=True, enforce_sorted=False)
+        out, (h, c) = self.net(packed)
+        return nn.utils.rnn.pad_packed_sequence(out, batch_first=True, total_length=src.shape[1])[0], h, c
+
+%%%
+class AttnLSTMDecoder(nn.Module):
+    def __init__(self, emb_dim, hid_dim, out_dim, dropout, enc_hiddens=None):
+        super().__init__()
+        self.emb = nn.Embedding(out_dim, emb_dim)
+        self.net = nn.LSTM(emb_dim + hid_dim, hid_dim, batch_first=True)
+        self.out = nn.Linear(hid_dim, out_dim)
+        self.drop = nn.Dropout(dropout)
+        self.enc_hiddens, self.mask = enc_hiddens, None
+
+    def forward(self, input, hidden, cell):
+        scores = (self.enc_hiddens * hidden[0].unsqueeze(1)).sum(2)
+        if self.mask is not None:
+            scores = scores.masked_fill(self.mask, float("-inf"))
+        context = (torch.softmax(scores, 1).unsqueeze(2) * self.enc_hiddens).sum(1, keepdim=True)
+        x = torch.cat([context, self.drop(self.emb(input))], 2)
+        out, (hidden, cell) = self.net(x, (hidden, cell))
+        return torch.log_softmax(self.out(out.squeeze(1)), 1), hidden, cell
+
+%%%
+class LSTMSeq2Seq(nn.Module):
+    def __init__(self, in_dim, out_dim, emb_dim, hid_dim, device, dropout):
+        super().__init__()
+        self.encoder = LSTMEncoder(in_dim, emb_dim, hid_dim)
+        self.decoder = AttnLSTMDecoder(emb_dim, hid_dim, out_dim, dropout)
+        self.out_dim = out_dim
+        self.to(device)
+
+    def forward(self, src, trg):
+        length = (src == 1).int().argmax(1) + 1
+        self.decoder.enc_hiddens, hidden, cell = self.encoder(src, length.cpu())
+        self.decoder.mask = torch.arange(src.shape[1]) >= length.unsqueeze(1)
+        columns = [torch.zeros(len(src), self.out_dim, dtype=hidden.dtype)]
+        for t in range(1, trg.shape[1]):
+            out, hidden, cell = self.decoder(trg[:, t - 1 : t], hidden, cell)
+            columns.append(out)
+        return torch.stack(columns, 2)
+
+%%%
+def train(model, iterator, optimizer, loss_fn, clip):
+    model.train()
+    total = 0.0
+    for src, trg in iterator:
+        loss = loss_fn(model(src, trg)[:, :, 1:], trg[:, 1:])
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), clip)
+        optimizer.step()
+        total += loss.item()
+    return total / len(iterator)
+
+%%%
+def evaluate(model, iterator, loss_fn):
+    model.eval()
+    with torch.no_grad():
+        return sum(loss_fn(model(src, trg), trg).item() for src, trg in iterator) / len(iterator)
 """
 
-COURSE_VIT = """
+VIT = """
 import math
 import torch
 import torch.nn as nn
@@ -711,17 +522,29 @@ for epoch in range(30):
             correct += (model(x.to(device)).argmax(1) == y.to(device)).sum().item()
     print('Epoch %d loss %.3f test accuracy: %.2f %%' % (epoch + 1, loss.item(), 100 * correct / len(testset)))
 """
-COURSE_VIT_LOG = """Epoch 1 loss 1.920 test accuracy: 41.20 %
+
+RNN_LOG = """| epoch   1 | time 21.33s | train loss 1.390 | valid accuracy     41.2
+| epoch   2 | time 21.01s | train loss 0.711 | valid accuracy     80.4
+| epoch   3 | time 20.87s | train loss 0.402 | valid accuracy     89.1
+"""
+
+SEQ2SEQ_LOG = """Epoch: 01 | Train PPL:  61.870 | Val. PPL:  32.114
+Epoch: 02 | Train PPL:  12.870 | Val. PPL:   9.114
+Epoch: 03 | Train PPL:   4.870 | Val. PPL:   6.114
+"""
+
+VIT_LOG = """Epoch 1 loss 1.920 test accuracy: 41.20 %
 Epoch 2 loss 1.520 test accuracy: 55.10 %
 Epoch 3 loss 1.120 test accuracy: 71.85 %
 """
 
-PLAIN = {"hw4_rnn": RNN, "hw4_seq2seq": SEQ2SEQ, "hw4_vit": VIT}
-COURSE = {
-    "hw4_rnn": (COURSE_RNN, {-1: COURSE_RNN_LOG}),
-    "hw4_seq2seq": (COURSE_SEQ2SEQ, {-3: COURSE_SEQ2SEQ_LOG, -2: "figure", -1: "Test PPL:   4.697"}),
-    "hw4_vit": (COURSE_VIT, {-1: COURSE_VIT_LOG}),
+COURSE = {  # homework: source, cells joined by a line of percent signs; outputs, by the place of their cell
+    "hw4_rnn": (RNN, {-1: RNN_LOG}),
+    "hw4_seq2seq": (SEQ2SEQ, {-3: SEQ2SEQ_LOG, -2: "figure", -1: "Test PPL:   4.697"}),
+    "hw4_vit": (VIT, {-1: VIT_LOG}),
+    "free": (FREE_SEQ2SEQ, {}),
 }
+DEFINITIONS = {"hw4_rnn": 8, "hw4_seq2seq": 5, "hw4_vit": 3, "free": 6}  # cells before data loaders and training
 
 
 def replaced(source: str, *edits: tuple[str, str]) -> str:
@@ -732,55 +555,31 @@ def replaced(source: str, *edits: tuple[str, str]) -> str:
     return source
 
 
-def course(name: str, *edits: tuple[str, str], before: str = "", after: str = "") -> nbformat.NotebookNode:
-    """A notebook in the course's manner, with outputs, as a student hands it in."""
+def stream(text: str) -> dict:
+    return {"output_type": "stream", "name": "stdout", "text": text}
+
+
+def figure(kind: str = "image/png") -> dict:
+    return {"output_type": "display_data", "data": {kind: "iVBORw0KGgo="}, "metadata": {}}
+
+
+def code(source: str, *outputs: dict) -> dict:
+    return {"cell_type": "code", "source": source, "outputs": list(outputs), "metadata": {}, "execution_count": 1}
+
+
+def made(name: str, *edits: tuple[str, str], whole: bool = False, after: str = "") -> dict:
+    """A notebook in the course's manner: its definitions, or the whole of it as a student hands it in."""
     source, outputs = COURSE[name]
-    cells = replaced(source, *edits).strip().split("\n\n%%%\n")
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    sources = replaced(source, *edits).strip().split("\n\n%%%\n")
+    cells = [code(cell) for cell in sources]
     for place, text in outputs.items():
-        if text == "figure":
-            output = nbformat.v4.new_output("display_data", data={"image/png": "iVBORw0KGgo="})
-        else:
-            output = nbformat.v4.new_output("stream", text=text)
-        notebook.cells[place].outputs = [output]
-        notebook.cells[place].execution_count = 17 + place
-    if before:
-        notebook.cells.insert(0, nbformat.v4.new_code_cell(before))
+        cells[place]["outputs"] = [figure() if text == "figure" else stream(text)]
+    if not whole:
+        cells = cells[: DEFINITIONS[name]]
     if after:
-        notebook.cells.append(nbformat.v4.new_code_cell(after))
-    return notebook
+        cells.append(code(after))
+    return {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": cells}
 
 
-def plain(name: str, *edits: tuple[str, str]) -> nbformat.NotebookNode:
-    """A notebook of definitions alone, without outputs."""
-    cells = replaced(PLAIN[name], *edits).split("\n\n\n")
-    return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
-
-
-HOSTILE = (  # one statement each; none may cost another student a point
-    "import os; os._exit(0)",
-    "while True: pass",
-    "import time; time.sleep(10_000)",
-    "import os\nwhile True: os.fork()",
-    "hoard = [bytearray(1 << 28) for _ in range(100)]",
-    "while True: print('x' * 1_000_000)",
-    "import shutil; shutil.rmtree('.', ignore_errors=True); shutil.rmtree('/tmp', ignore_errors=True)",
-    "import torch; torch.allclose = torch.equal = lambda *a, **k: True; torch.softmax = lambda x, dim: x",
-    "file = open('large', 'wb')\nwhile True: file.write(bytes(1 << 24))",
-    "import os; os.write(3, b'x' * 4096)",
-)
-
-
-def hand_in(folder: Path, count: int = 50) -> None:
-    """Write submissions of a class: of every fourth student three notebooks, else one; the last ten are hostile."""
-    folder.mkdir(parents=True)
-    for number in range(count):
-        hostile = HOSTILE[number - count] if number >= count - len(HOSTILE) else ""
-        names = list(COURSE) if number % 4 == 0 and not hostile else [list(COURSE)[number % 3]]
-        with zipfile.ZipFile(folder / f"2024-{20_000 + number}.zip", "w") as archive:
-            for name in names:
-                archive.writestr(f"{name}.ipynb", nbformat.writes(course(name, after=hostile)))
-
-
-if __name__ == "__main__":
-    hand_in(Path(sys.argv[1]))
+def written(name: str, *edits: tuple[str, str], **options) -> bytes:
+    return json.dumps(made(name, *edits, **options)).encode()
