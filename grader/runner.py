@@ -86,8 +86,15 @@ def command(isolated: bool, *arguments: str) -> list[str]:
     """Python with these arguments, in the sandbox or not."""
     if not isolated:
         return [sys.executable, *arguments]
-    bwrap = "--unshare-all --unshare-user --uid 65534 --gid 65534 --die-with-parent --new-session --cap-drop ALL"
+    bwrap = "--die-with-parent --new-session --cap-drop ALL "
+    if os.getuid():
+        bwrap += "--unshare-all --unshare-user --uid 65534 --gid 65534"
+    else:  # root is under no limit of processes, so that the worker becomes a user of its own: standins.restrict
+        bwrap += "--unshare-ipc --unshare-pid --unshare-net --unshare-uts --cap-add CAP_SETUID --cap-add CAP_SETGID"
     line = [shutil.which("bwrap") or "bwrap", *bwrap.split(), "--hostname", "grader", "--ro-bind", "/usr", "/usr"]
+    above = {p for path in (sys.base_prefix, sys.prefix, "/etc/x", "/grader/x") for p in Path(path).parents[:-1]}
+    for path in sorted(above - {Path("/usr")}):  # for all to enter; bwrap makes what is above a bind for root alone
+        line += [] if Path("/usr") in path.parents else ["--dir", str(path)]
     for path in ("/bin", "/sbin", "/lib", "/lib32", "/lib64"):
         if os.path.islink(path):
             line += ["--symlink", os.readlink(path), path]
@@ -100,7 +107,7 @@ def command(isolated: bool, *arguments: str) -> list[str]:
     for name in ("common", "data", "grader", "requirements.txt"):
         line += ["--ro-bind", str(ROOT / name), f"/grader/{name}"]
     line += ["--tmpfs", "/grader/data/cache"] if (ROOT / "data" / "cache").is_dir() else []  # it may hold real data
-    size = ["--size", str(FOLDER)]
+    size = ["--perms", "1777", "--size", str(FOLDER)]
     line += ["--proc", "/proc", "--dev", "/dev", *size, "--tmpfs", "/dev/shm", *size, "--tmpfs", "/notebook", *size]
     line += ["--tmpfs", "/tmp", "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/notebook"]
     return [*line, sys.executable, *arguments]
@@ -140,9 +147,9 @@ class Process:
         line = command(isolated, "-m", "grader.worker", str(theirs.fileno()), place)
         if isolated:
             at = line.index("--remount-ro")
-            line[at:at] = ["--dir", f"{place}/.matplotlib"]
+            line[at:at] = ["--perms", "0777", "--dir", f"{place}/.matplotlib"]
             for file in fonts().glob("fontlist*"):
-                line[at + 2 : at + 2] = ["--ro-bind", str(file), f"{place}/.matplotlib/{file.name}"]
+                line[at + 4 : at + 4] = ["--ro-bind", str(file), f"{place}/.matplotlib/{file.name}"]
         nothing = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
         options = {"env": environment, "cwd": self.folder, "start_new_session": True, **nothing}
         with theirs:

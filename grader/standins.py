@@ -3,6 +3,7 @@ parts of other questions, so that each is judged alone."""
 
 import os
 import resource
+import secrets
 import sys
 import types
 from collections import Counter
@@ -163,6 +164,11 @@ def restrict() -> None:
         (resource.RLIMIT_NOFILE, 256),
     ):
         resource.setrlimit(kind, (limit, limit))
+    if os.getuid() == 0 and Path.cwd() == Path("/notebook"):  # in the sandbox of root
+        number = 1_000_000 + secrets.randbelow(1 << 24)
+        os.setgroups([])
+        os.setresgid(number, number, number)
+        os.setresuid(number, number, number)
 
 
 def install(text: str) -> None:
