@@ -56,7 +56,7 @@ def digest(*values: Any) -> str:
             add([value.func, value.args, value.keywords])
         elif isinstance(value, functools._lru_cache_wrapper):
             add(value.__wrapped__)
-        elif isinstance(value, types.FunctionType | types.MethodType | type):
+        elif isinstance(value, types.FunctionType | types.BuiltinFunctionType | types.MethodType | type):
             add(_source(value))
         elif isinstance(value, nn.Module):
             add([str(value), dict.fromkeys(map(type, value.modules())), value.state_dict()])
