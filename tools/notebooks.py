@@ -32,7 +32,7 @@ def tags(cell: NotebookNode) -> set[str]:
 
 def printed(cell: NotebookNode) -> str:
     """What a code cell printed or showed as text."""
-    return "".join(o.get("text", "") or o.get("data", {}).get("text/plain", "") for o in cell.get("outputs", []))
+    return "".join(o.get("text") or o.get("data", {}).get("text/plain", "") + "\n" for o in cell.get("outputs", []))
 
 
 def results(notebook: NotebookNode) -> list[dict]:
