@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 import torch
+from conftest import read
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
@@ -184,3 +185,14 @@ def test_patch_dropout_falls_to_none(vit):
         vit.falling(model, 0.5, 5, epoch)
         seen.append(model.patch_dropout)
     assert seen == pytest.approx([0.5, 0.375, 0.25, 0.125, 0])
+
+
+@pytest.mark.parametrize(("hours", "told"), ((0.9, False), (2, True)))
+def test_a_machine_that_takes_more_than_an_hour_is_told_which_setting_to_lower(vit, capsys, hours, told):
+    (cell,) = [cell for cell in read("hw4_vit").cells if "minutes on this machine" in cell.source]
+    further, model = vit.Further(epochs=26), vit.FastViT(**SIZES)
+    steps = 26 * math.ceil(47_500 / further.batch_size)
+    space = vars(vit) | {"model": model, "fast": model, "batch": None, "further": further, "train_set": range(47_500)}
+    space |= {"one_step": lambda *_: None, "minutes_needed": lambda _, count: count / steps * 60 * hours}
+    exec(cell.source, space)
+    assert ("set epochs = 13" in capsys.readouterr().out) is told
