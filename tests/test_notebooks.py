@@ -142,7 +142,7 @@ def test_cleaning_for_publication_keeps_results_and_drops_data_and_progress_bars
 
     bar = [("stdout", "\rsearch 9 %"), ("stderr", "100 it/s"), ("stdout", "\r    \rRESULT\n")]
     cells = [cell("define", *bar), cell("shows-data", ("stdout", "text")), cell("define", ("stdout", "\r 5 %\r   \r"))]
-    widgets = {"application/vnd.jupyter.widget-state+json": {"version_major": 2}}  # without "state", no page is rendered
+    widgets = {"application/vnd.jupyter.widget-state+json": {"version_major": 2}}  # no "state": not rendered
     notebook = clean(nbformat.v4.new_notebook(cells=cells, metadata={"widgets": widgets}), publish=True)
     assert [[o.text for o in c.outputs] for c in notebook.cells] == [["RESULT\n"], [], []]
     assert notebook.metadata == {"hw4": {"fingerprint": fingerprint(notebook)}}
