@@ -16,7 +16,7 @@ from tools.notebooks import ROOT, TASKS, read
 PICTURE = ROOT / "docs" / "overview.png"
 MARGIN, LINE = 12, 30  # pixels
 SHOWN = (  # label, notebook, the first words of the figure's description, and which of several that begin so
-    ("News: topic after each word of a headline of ours", "hw4_rnn", "Figure: 'Tiny robot", 0),
+    ("News: topic after each word of a headline of ours", "hw4_rnn", "Figure: 'A robot that plays", 0),
     ("Translation: where the decoder looks", "hw4_seq2seq", "Figure: Where the decoder looks", 0),
     ("Images: Part II's training of the Vision Transformer", "hw4_vit", "Figure: Accuracy (", -1),
     ("Images: what its class token looks at, pictures of ours", "hw4_vit", "Figure: Pictures of ours", 0),
