@@ -43,13 +43,13 @@ quick: $(INSTALLED)  ## runs the tests that take seconds
 grade: $(INSTALLED)  ## grades the notebooks, or FILE=other.ipynb, or a folder of submissions DIR=... (their code is executed, in a sandbox)
 	$(PY) -m grader $(if $(FILE)$(DIR),"$(FILE)$(DIR)")
 
-bench: $(INSTALLED)  ## times the hand-written code beside PyTorch's own
+bench: $(INSTALLED)  ## times the hand-written code beside PyTorch's own or plain code
 	$(PY) -m benchmarks.bench
 
 seeds: $(INSTALLED)  ## executes the notebooks with other seeds; DATA=sample|real, SEEDS="1 2", NOTEBOOKS="hw4_rnn ..."
 	$(PY) -m benchmarks.seeds --data $(DATA) --seeds $(SEEDS) -- $(NOTEBOOKS)
 
-standalone: $(INSTALLED)  ## writes notebooks that need no other file of the project into build/
+standalone: $(INSTALLED)  ## writes into build/standalone/ notebooks that need no other file of the project
 	$(PY) -m tools.standalone
 
 submission: $(INSTALLED)  ## checks the saved notebooks and packs Part I of each: make submission ID=2024-20000

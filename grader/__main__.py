@@ -48,8 +48,7 @@ def fingerprint(paths: list[Path]) -> str:
     for file in [*files, *sorted((ROOT / "grader").glob("*.py"))]:
         if file.is_file() and not file.is_symlink() and os.access(file, os.R_OK):
             digest.update(os.fsencode(file.name))
-            with file.open("rb") as opened:
-                digest.update(hashlib.file_digest(opened, "sha256").digest())
+            digest.update(hashlib.sha256(file.read_bytes()).digest())
     return digest.hexdigest()
 
 
