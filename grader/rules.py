@@ -6,6 +6,7 @@ Source text is read for remarks alone, and for what question 3 says about import
 import ast
 import re
 import sys
+import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -73,6 +74,15 @@ PACKAGES = (  # the assignment's, Colab's, and others that tabulate, draw, log o
 )
 
 
+_parsing = threading.Lock()
+
+
+def parsed(source: str) -> ast.Module:
+    """The syntax tree; one at a time, because Python 3.11 fails at random where two threads parse at once."""
+    with _parsing:
+        return ast.parse(source)
+
+
 def python(source: str) -> str:
     """A code cell's source with IPython's magics and shell lines turned into calls of ``get_ipython()``.
 
@@ -85,7 +95,7 @@ def python(source: str) -> str:
         source = "\n" + rest
     source = re.sub(r"^(\s*)%time\s", r"\1", source, flags=re.M)
     try:
-        ast.parse(source)
+        parsed(source)
         return source  # a line that starts with % inside an expression is no magic
     except SyntaxError:
         return TransformerManager().transform_cell(source)
@@ -122,7 +132,7 @@ def foreign_imports(cells: Mapping[int, str]) -> tuple[list[tuple[int, str]], li
     used = set()
     for number, source in cells.items():
         try:
-            tree = ast.parse(python(source))
+            tree = parsed(python(source))
         except (SyntaxError, ValueError, RecursionError, MemoryError):
             continue  # it cannot run either
         for node in ast.walk(tree):

@@ -1,6 +1,6 @@
 """Runs a notebook in a sandbox and asks its worker: what the checks know of the notebook, they know from here.
 
-Bubblewrap gives each notebook a root of its own: Python and the project's ``common``, ``data`` and ``grader``,
+Bubblewrap gives each student a root of its own: Python and the project's ``common``, ``data`` and ``grader``,
 read-only; a folder in memory; no network, no other process, no home. One deadline holds for each request; at its end,
 or when all processes together use too much memory, everything in the sandbox is killed.
 """
@@ -121,11 +121,11 @@ def isolation_problem() -> str:
     return "" if done.returncode == 0 else f"bwrap was refused: {done.stderr.strip()[-300:]}"
 
 
-class Process:
-    """A worker: it is asked and killed, no more."""
+class Server:
+    """A process in the sandbox that has imported what takes seconds, and forks a worker for each notebook."""
 
     def __init__(self, isolated: bool):
-        self.connection, theirs = socket.socketpair()
+        self.control, theirs = socket.socketpair()
         self.folder = None if isolated else tempfile.mkdtemp(prefix="grader-")
         place = self.folder or "/notebook"
         environment = {
@@ -156,6 +156,60 @@ class Process:
             self.popen = subprocess.Popen(line, pass_fds=[theirs.fileno()], **options)
         self.watched = psutil.Process(self.popen.pid)
 
+    def connect(self) -> socket.socket:
+        """A connection to a new worker."""
+        mine, theirs = socket.socketpair()
+        with theirs:
+            socket.send_fds(self.control, [b"."], [theirs.fileno()])
+        return mine
+
+    def family(self) -> list[psutil.Process]:
+        with suppress(psutil.Error):
+            return [self.watched, *self.watched.children(recursive=True)]
+        return []
+
+    def is_idle(self) -> bool:
+        """Whether nothing of the last notebook goes on: in the sandbox are its first process and the server."""
+        for _ in range(100):
+            if len(self.family()) <= 3 and self.popen.poll() is None:
+                return True
+            time.sleep(0.01)
+        return False
+
+    def end(self) -> None:
+        """Kill it, and with it every process that it has started."""
+        for process in self.family() if self.folder else []:  # in the sandbox, they end with it
+            with suppress(psutil.Error):
+                process.kill()
+        with suppress(ProcessLookupError):
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        self.popen.wait()
+        self.control.close()
+        if self.folder:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+_idle = threading.local()  # .server: waits in this thread for the next notebook of the same student
+
+
+def release() -> None:
+    """End the server that waits in this thread: the next notebook is somebody else's."""
+    if server := vars(_idle).pop("server", None):
+        server.end()
+
+
+class Process:
+    """A worker: it is asked and killed, no more."""
+
+    def __init__(self, isolated: bool):
+        self.server = vars(_idle).pop("server", None) or Server(isolated)
+        try:
+            self.connection = self.server.connect()
+        except OSError:  # it has ended meanwhile, because the last notebook left something behind
+            self.server.end()
+            self.server = Server(isolated)
+            self.connection = self.server.connect()
+
     def answer(self, seconds: float) -> Any:
         """What it says, within so many seconds, not counting those in which a busy machine keeps it waiting.
 
@@ -184,15 +238,10 @@ class Process:
                 problem = str(error) or "it ended"
         raise Died(problem)
 
-    def family(self) -> list[psutil.Process]:
-        with suppress(psutil.Error):
-            return [self.watched, *self.watched.children(recursive=True)]
-        return []
-
     def worked(self) -> tuple[bool, float]:
         """Whether one of its processes wants a processor, and how much time on one all have had."""
         waiting, seconds = False, 0.0
-        for process in self.family():
+        for process in self.server.family():
             with suppress(psutil.Error):
                 waiting |= process.status() in (psutil.STATUS_RUNNING, psutil.STATUS_DISK_SLEEP)
                 seconds += sum(process.cpu_times()[:2])
@@ -200,7 +249,7 @@ class Process:
 
     def excess(self) -> str:
         """What all its processes together use too much of."""
-        family, used = self.family(), 0
+        family, used = self.server.family(), 0
         for process in family:
             with suppress(psutil.Error):
                 info = process.memory_info()
@@ -210,16 +259,12 @@ class Process:
         return f"its processes use {used >> 20:,} MB" if used > MEMORY else ""
 
     def end(self) -> None:
-        """Kill it, and with it every process that it has started."""
-        for process in self.family() if self.folder else []:  # in the sandbox, they end with it
-            with suppress(psutil.Error):
-                process.kill()
-        with suppress(ProcessLookupError):
-            os.killpg(self.popen.pid, signal.SIGKILL)
-        self.popen.wait()
+        """Hang up. Its server is kept for the student's next notebook if nothing of this one is left."""
         self.connection.close()
-        if self.folder:
-            shutil.rmtree(self.folder, ignore_errors=True)
+        if self.server.folder is None and self.server.is_idle():
+            _idle.server = self.server
+        else:
+            self.server.end()
 
 
 # ------------------------------------------------------------------------------------ the notebook

@@ -7,6 +7,7 @@ judge ends from outside.
 
 import ast
 import builtins
+import importlib
 import inspect
 import linecache
 import math
@@ -465,19 +466,41 @@ def serve(connection: socket.socket) -> None:
             wire.send(connection, {"error": str(error), "kind": "Unfit", "name": None})
 
 
-def main(descriptor: int, folder: str) -> None:
-    """Limit this process, fill its folder with what notebooks find beside themselves, and serve."""
+def work(connection: socket.socket, folder: str) -> None:
+    """Limit this process, fill its folder with what notebooks find beside themselves, serve, and empty the folder."""
     standins.restrict()
-    sys.dont_write_bytecode = True
-    torch.set_num_threads(1)
-    root = Path(__file__).resolve().parent.parent
+    root, before = Path(__file__).resolve().parent.parent, set(os.listdir(folder))
     for name in ("common", "data"):
         shutil.copytree(root / name, Path(folder, name), ignore=shutil.ignore_patterns("cache", "__pycache__"))
     shutil.copy(root / "requirements.txt", folder)
     os.chdir(folder)
     sys.path[:0] = [folder]
-    serve(socket.socket(fileno=descriptor))
-    os._exit(0)
+    serve(connection)
+    for name in set(os.listdir(folder)) - before:
+        path = Path(folder, name)
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+
+
+def main(descriptor: int, folder: str) -> None:
+    """Import what takes seconds, then fork a worker for each connection that the judge sends."""
+    sys.dont_write_bytecode = True
+    torch.set_num_threads(1)
+    for name in ("matplotlib.pyplot", "torchtext.data", "torchvision"):
+        importlib.import_module(name)
+    control, before = socket.socket(fileno=descriptor), set(os.listdir(folder))
+    while set(os.listdir(folder)) == before:  # else the next notebook would find what one has left: a new server is due
+        _, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+        if not descriptors:
+            return
+        pid = os.fork()
+        if pid == 0:
+            control.close()
+            try:
+                work(socket.socket(fileno=descriptors[0]), folder)
+            finally:
+                os._exit(0)
+        os.close(descriptors[0])
+        os.waitpid(pid, 0)
 
 
 if __name__ == "__main__":

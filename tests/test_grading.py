@@ -9,6 +9,7 @@ import sys
 import tempfile
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ class Forked(Process):
 
     def __init__(self, isolated: bool):
         self.connection, theirs = socket.socketpair()
-        self.folder = tempfile.mkdtemp(prefix="grader-")
+        self.folder, self.server = tempfile.mkdtemp(prefix="grader-"), SimpleNamespace(family=list)
         self.pid = os.fork()
         if self.pid == 0:
             try:
@@ -39,16 +40,13 @@ class Forked(Process):
 
                 os.setsid()
                 os.environ.update(HW4_DATA="sample", MPLBACKEND="Agg")
-                worker.main(theirs.fileno(), self.folder)
+                worker.work(theirs, self.folder)
             finally:
                 os._exit(1)
         theirs.close()
 
     def worked(self) -> tuple[bool, float]:
         return False, 0.0
-
-    def family(self) -> list:
-        return []
 
     def end(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
@@ -368,6 +366,30 @@ def test_a_notebook_sees_nothing_of_the_machine(isolated, tmp_path, monkeypatch)
     assert set(seen["/"]) <= {*"bin dev etc lib lib32 lib64 sbin proc tmp usr grader notebook".split(), *python}
     assert set(seen["/etc"]) <= {"alternatives", "fonts", "ld.so.cache"} and len(seen["processes"]) <= 3
     assert not seen["/tmp"] and isinstance(seen["/run"], str) and isinstance(seen[str(tmp_path)], str)
+
+
+LEAVES = """
+import subprocess
+open("left", "w").close()
+subprocess.Popen(["sleep", "1000"], start_new_session=True)
+"""
+
+
+@pytest.mark.parametrize(("after", "shared"), (("", True), (LEAVES, False)))
+def test_notebooks_of_one_student_share_the_imports_and_nothing_else(isolated, after, shared):
+    for extra in (after, SPY):
+        code = submissions.parse(written("hw4_vit", after=extra), "made").code()
+        student = Student(code, Grade("hw4_vit"))
+        student.start()
+        if extra is SPY:
+            student.ask("build", key="spy", kind="Spy", args=[])
+            seen = student.call("spy", "/notebook", "/notebook/left", 9)["value"]
+            assert seen["secret"] is False and len(seen["processes"]) <= 4
+        server = student.process.server
+        student.end()
+        assert (vars(runner._idle).get("server") is server) is (shared or extra is SPY)
+    runner.release()
+    assert server.popen.poll() is not None and not vars(runner._idle)
 
 
 HOSTILE = """

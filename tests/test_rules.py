@@ -1,10 +1,13 @@
 """The rules: what a model is built of and calls, what a source mentions, what question 3 imports."""
 
+import ast
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
 
+from grader import rules
 from grader.rules import LOSS, RULES, foreign_imports, layer, mentions, violations
 from grader.worker import Recorder
 
@@ -56,3 +59,10 @@ def test_imports_are_told_apart_by_whether_they_are_used():
     cells = {0: "import torch, pandas\nfrom torchvision import models", 2: "import timm\nfrom einops import rearrange"}
     cells[3] = "!pip install timm\nrearrange(x)"
     assert foreign_imports(cells) == ([(2, "einops")], [(2, "timm")])
+
+
+def test_students_graded_at_once_are_parsed_one_after_the_other(monkeypatch):
+    original, locked = ast.parse, []
+    monkeypatch.setattr(ast, "parse", lambda *args: (locked.append(rules._parsing.locked()), original(*args))[1])
+    foreign_imports({0: "import einops\neinops.x", 1: "%pip install x"})
+    assert len(locked) >= 4 and all(locked)
