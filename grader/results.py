@@ -165,7 +165,7 @@ def figures(cells: list[dict]) -> list[str]:
     found = []
     for cell in cells:
         kinds = {kind for output in cell["outputs"] for kind in output.get("data", {})}
-        if any(kind.startswith(("image/", "application/vnd.")) or kind == "image/svg+xml" for kind in kinds):
+        if any(kind.startswith(("image/", "application/vnd.")) for kind in kinds):
             text, known = cell["source"], set()
             for _ in range(3):
                 for name in set(re.findall(r"\b(\w+)\(", text)) - known:

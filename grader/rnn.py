@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from grader.rules import LOSS, RULES, violations
-from grader.runner import Died, Model, Open, Ref, Student, Wrong, check, is_close, require, tensor
+from grader.runner import Died, Model, Open, Student, Wrong, check, is_close, require, tensor
+from grader.wire import Ref
 
 NAME = "hw4_rnn"
 VOCABULARY, INPUT, HIDDEN, CLASSES = 11, 5, 6, 4

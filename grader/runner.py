@@ -26,8 +26,7 @@ import torch
 from torch import Tensor
 
 from grader import wire
-from grader.questions import OPEN, PASSED, WRONG, Finding, Grade
-from grader.wire import Ref
+from grader.questions import OPEN, PASSED, QUESTIONS, WRONG, Finding, Grade
 
 ROOT = Path(__file__).resolve().parent.parent
 LOAD_SECONDS = 6.0  # of processor time, for all statements but definitions
@@ -109,7 +108,10 @@ def command(isolated: bool, *arguments: str) -> list[str]:
     line += ["--tmpfs", "/grader/data/cache"] if (ROOT / "data" / "cache").is_dir() else []  # it may hold real data
     size = ["--perms", "1777", "--size", str(FOLDER)]
     line += ["--proc", "/proc", "--dev", "/dev", *size, "--tmpfs", "/dev/shm", *size, "--tmpfs", "/notebook", *size]
-    line += ["--tmpfs", "/tmp", "--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/notebook"]
+    line += ["--tmpfs", "/tmp", "--perms", "0777", "--dir", "/notebook/.matplotlib"]
+    for file in fonts().glob("fontlist*"):
+        line += ["--ro-bind", str(file), f"/notebook/.matplotlib/{file.name}"]
+    line += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/notebook"]
     return [*line, sys.executable, *arguments]
 
 
@@ -145,11 +147,6 @@ class Server:
             "PYTHONWARNINGS": "ignore",
         }
         line = command(isolated, "-m", "grader.worker", str(theirs.fileno()), place)
-        if isolated:
-            at = line.index("--remount-ro")
-            line[at:at] = ["--perms", "0777", "--dir", f"{place}/.matplotlib"]
-            for file in fonts().glob("fontlist*"):
-                line[at + 4 : at + 4] = ["--ro-bind", str(file), f"{place}/.matplotlib/{file.name}"]
         nothing = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.DEVNULL)
         options = {"env": environment, "cwd": self.folder, "start_new_session": True, **nothing}
         with theirs:
@@ -450,8 +447,6 @@ def outcome(student: Student, function: Callable[[Student], None]) -> tuple[str,
 
 def examine(student: Student, only: Collection[str] = ()) -> None:
     """Run every check of the homework, or of these questions alone, and write the findings into the grade."""
-    from grader.questions import QUESTIONS
-
     known: dict[Callable, tuple[str, str]] = {}
     for letter, parts, function in CHECKS[student.grade.notebook]:
         if only and letter not in only:
@@ -463,19 +458,3 @@ def examine(student: Student, only: Collection[str] = ()) -> None:
     for cell, line, problem in student.left_out[:5]:
         student.grade.remark(f"cell {cell}, line {line} did not run here: {problem}", cell)
     student.end()
-
-
-__all__ = [
-    "CHECKS",
-    "Died",
-    "Model",
-    "Open",
-    "Ref",
-    "Student",
-    "Wrong",
-    "check",
-    "examine",
-    "is_close",
-    "require",
-    "tensor",
-]

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from grader.rules import RULES, violations
-from grader.runner import Died, Open, Ref, Student, Wrong, check, is_close, require, tensor
+from grader.runner import Died, Open, Student, Wrong, check, is_close, require, tensor
+from grader.wire import Ref
 
 NAME = "hw4_seq2seq"
 SOS, EOS, WIDTH = 0, 1, 10  # the course pads every sentence to ten tokens

@@ -116,7 +116,7 @@ def write(root, name, color):
         lambda root: (root / "cifar10/train/cat/1.png").unlink(),
         lambda root: shutil.rmtree(root / "cifar10") or image_folders(root),
     ),
-    ids=("written anew", "moved", "removed", "all anew"),
+    ids=("rewritten", "moved", "removed", "all rewritten"),
 )
 def test_decoded_images_are_not_reused_once_a_file_has_changed(tmp_path, change):
     root = image_folders(tmp_path / "mine")

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from conftest import read
+from conftest import read, run_cell
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.data import TensorDataset
@@ -194,5 +194,5 @@ def test_a_machine_that_takes_more_than_an_hour_is_told_which_setting_to_lower(v
     steps = 26 * math.ceil(47_500 / further.batch_size)
     space = vars(vit) | {"model": model, "fast": model, "batch": None, "further": further, "train_set": range(47_500)}
     space |= {"one_step": lambda *_: None, "minutes_needed": lambda _, count: count / steps * 60 * hours}
-    exec(cell.source, space)
+    run_cell("hw4_vit", 1000, cell, space)
     assert ("set epochs = 13" in capsys.readouterr().out) is told
