@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from grader.rules import LOSS, RULES, violations
-from grader.runner import Died, Model, Open, Student, Wrong, check, is_close, require, tensor
+from grader.runner import Died, Model, Open, Student, Wrong, check, is_close, require, straight_steps, tensor
 from grader.wire import Ref
 
 NAME = "hw4_rnn"
@@ -393,15 +393,7 @@ def evaluate_averages_in_evaluation_mode(student: Student) -> None:
 @check(NAME, "1e", "train")
 def train_steps_along_each_batchs_gradient(student: Student) -> None:
     events, found, losses = probe(student, "train", ["probe", "loader", "optimizer"])
-    require(all(event[1] for event in events if event[0] == "forward"), "train does not switch to model.train()")
-    steps = [event for event in events if event[0] == "step"]
-    require(steps, "train never calls the optimizer's step")
-    require(all(isinstance(step[1], Tensor) for step in steps), "train steps without a backward pass")
-    for _, found_gradient, fresh in steps:
-        straight = isinstance(fresh, Tensor) and F.cosine_similarity(found_gradient, fresh, dim=0) > 0.999
-        require(
-            straight, "a step's gradient is not that of its batch alone: zero_grad() is missing or in the wrong place"
-        )
+    steps = straight_steps(events)
     require(len(steps) == len(COUNTS), f"{len(steps)} steps for {len(COUNTS)} batches")
     require_averages(student, "train", found, losses)
 

@@ -415,6 +415,19 @@ def tensor(value: Any, problem: str) -> Tensor:
 CHECKS: dict[str, list[tuple[str, list[str], Callable[[Student], None]]]] = {}  # notebook -> letter, parts, check
 
 
+def straight_steps(events: list[list]) -> list[list]:
+    """The optimizer's steps among a probe's events, in training mode and each along its batch's gradient alone."""
+    require(all(event[1] for event in events if event[0] == "forward"), "train does not switch to model.train()")
+    steps = [event for event in events if event[0] == "step"]
+    require(steps, "train never calls the optimizer's step")
+    require(all(isinstance(step[1], Tensor) for step in steps), "train steps without a backward pass")
+    told = "a step's gradient is not that of its batch alone: zero_grad() is missing or in the wrong place"
+    for _, found, fresh in steps:
+        require(isinstance(fresh, Tensor), told)
+        require(torch.cosine_similarity(found.flatten(), fresh.flatten(), dim=0) > 0.999, told)
+    return steps
+
+
 def check(notebook: str, letter: str, *parts: str) -> Callable:
     """Register a function as a check that decides over parts of a question."""
 

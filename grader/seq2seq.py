@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from grader.rules import RULES, violations
-from grader.runner import Died, Open, Student, Wrong, check, is_close, require, tensor
+from grader.runner import Died, Open, Student, Wrong, check, is_close, require, straight_steps, tensor
 from grader.wire import Ref
 
 NAME = "hw4_seq2seq"
@@ -525,17 +525,7 @@ def evaluate_averages_in_evaluation_mode(student: Student) -> None:
 def train_steps_along_each_batchs_clipped_gradient(student: Student) -> None:
     setting, args = Setting(student), ["probe", "loader", "optimizer", "loss"]
     events, value = probed(student, setting, "train", [*args, 1e6])
-    require(all(event[1] for event in events if event[0] == "forward"), "train does not switch to model.train()")
-    steps = [event for event in events if event[0] == "step"]
-    require(steps, "train never calls the optimizer's step")
-    require(all(isinstance(step[1], Tensor) for step in steps), "train steps without a backward pass")
-    for _, found, fresh in steps:
-        straight = (
-            isinstance(fresh, Tensor) and torch.cosine_similarity(found.flatten(), fresh.flatten(), dim=0) > 0.999
-        )
-        require(
-            straight, "a step's gradient is not that of its batch alone: zero_grad() is missing or in the wrong place"
-        )
+    straight_steps(events)
     events, value = probed(student, setting, "train", [*args, 0.01])
     norm = max(step[1].norm().item() for step in events if step[0] == "step")
     require(norm < 0.0101, f"with clip = 0.01 the gradient's norm is {norm:.3g} at a step: it is not clipped")
