@@ -82,13 +82,10 @@ def grade_student(name: str, paths: list[Path], out: Path, isolated: bool, point
         others = ", ".join(path.name for path in paths[1:])
         submission.problems.append(f"handed in several times: {paths[0].name}, the latest, was graded, not {others}")
     grades = []
-    try:
-        for which, notebook in submission.notebooks.items():
-            grade = grade_notebook(notebook, which, isolated)
-            grades.append(grade)
-            write(out / name / f"{which}.feedback.ipynb", report.with_feedback(notebook, grade))
-    finally:
-        runner.release()
+    for which, notebook in submission.notebooks.items():
+        grade = grade_notebook(notebook, which, isolated)
+        grades.append(grade)
+        write(out / name / f"{which}.feedback.ipynb", report.with_feedback(notebook, grade))
     problems = [report.clean(problem) for problem in submission.problems]
     record = {"key": key, "student": name, "problems": problems, "grades": [grade.to_dict() for grade in grades]}
     write_student(record, out / name, points)

@@ -122,13 +122,13 @@ def with_feedback(notebook: Notebook, grade: Grade) -> str:
             notes.setdefault(remark.cell, []).append(f"remark: {clean(remark.text)}")
     raw, cells = copy.deepcopy(notebook.raw), []
     for number, cell in enumerate(raw["cells"]):
-        cells.append(cell)
+        cells.append({"id": f"cell-{number}"} | cell)
         if number in notes:
             escaped = [re.sub(r"([\\`<>\[\]$#])", r"\\\1", note) for note in dict.fromkeys(notes[number])]
             source = "\n".join(f"> {note}  " for note in escaped)
             metadata = {"tags": ["feedback"]}
             cells.append({"cell_type": "markdown", "id": f"feedback-{number}", "metadata": metadata, "source": source})
-    return json.dumps({**raw, "cells": cells}, indent=1)
+    return json.dumps({**raw, "cells": cells, "nbformat": 4, "nbformat_minor": 5}, indent=1)
 
 
 def table(rows: list[dict], points: Points) -> str:

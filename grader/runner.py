@@ -1,8 +1,9 @@
 """Runs a notebook in a sandbox and asks its worker: what the checks know of the notebook, they know from here.
 
-Bubblewrap gives each student a root of its own: Python and the project's ``common``, ``data`` and ``grader``,
-read-only; a folder in memory; no network, no other process, no home. One deadline holds for each request; at its end,
-or when all processes together use too much memory, everything in the sandbox is killed.
+Bubblewrap gives notebooks a root of their own: Python and the project's ``common``, ``data`` and ``grader``,
+read-only; a folder in memory; no network, no other process, no home. A sandbox takes one notebook after the other, and
+is given up once one has left a file or a process or has died. One deadline holds for each request; at its end, or when
+all processes together use too much memory, everything in the sandbox is killed.
 """
 
 import os
@@ -74,7 +75,7 @@ def is_close(a: Tensor, b: Tensor, atol: float | None = None) -> bool:
 def fonts() -> Path:
     """A folder with matplotlib's list of fonts, which takes seconds to make, made once for all notebooks."""
     folder = Path(tempfile.gettempdir(), f"grader-fonts-{os.getuid()}")
-    if not any(folder.glob("fontlist*")):
+    if not any(folder.glob("fontlist*.json")):
         environment = {**os.environ, "MPLCONFIGDIR": str(folder)}
         subprocess.run([sys.executable, "-c", "import matplotlib.font_manager"], env=environment, check=False)
     folder.mkdir(exist_ok=True)
@@ -109,7 +110,7 @@ def command(isolated: bool, *arguments: str) -> list[str]:
     size = ["--perms", "1777", "--size", str(FOLDER)]
     line += ["--proc", "/proc", "--dev", "/dev", *size, "--tmpfs", "/dev/shm", *size, "--tmpfs", "/notebook", *size]
     line += ["--tmpfs", "/tmp", "--perms", "0777", "--dir", "/notebook/.matplotlib"]
-    for file in fonts().glob("fontlist*"):
+    for file in fonts().glob("fontlist*.json"):
         line += ["--ro-bind", str(file), f"/notebook/.matplotlib/{file.name}"]
     line += ["--remount-ro", "/dev", "--remount-ro", "/", "--chdir", "/notebook"]
     return [*line, sys.executable, *arguments]
@@ -167,10 +168,9 @@ class Server:
 
     def is_idle(self) -> bool:
         """Whether nothing of the last notebook goes on: in the sandbox are its first process and the server."""
-        for _ in range(100):
-            if len(self.family()) <= 3 and self.popen.poll() is None:
-                return True
-            time.sleep(0.01)
+        self.control.settimeout(10)
+        with suppress(OSError):
+            return self.control.recv(1) == b"." and len(self.family()) <= 3
         return False
 
     def end(self) -> None:
@@ -186,26 +186,22 @@ class Server:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
-_idle = threading.local()  # .server: waits in this thread for the next notebook of the same student
-
-
-def release() -> None:
-    """End the server that waits in this thread: the next notebook is somebody else's."""
-    if server := vars(_idle).pop("server", None):
-        server.end()
+_idle: list[Server] = []  # wait for the next notebook, and end with this process at the latest
 
 
 class Process:
     """A worker: it is asked and killed, no more."""
 
     def __init__(self, isolated: bool):
-        self.server = vars(_idle).pop("server", None) or Server(isolated)
+        self.server, self.died = None, False
+        with suppress(IndexError):
+            self.server = _idle.pop() if isolated else None
+        self.server = self.server or Server(isolated)
         try:
             self.connection = self.server.connect()
-        except OSError:  # it has ended meanwhile, because the last notebook left something behind
+        except OSError as error:
             self.server.end()
-            self.server = Server(isolated)
-            self.connection = self.server.connect()
+            raise Died("its sandbox is gone") from error
 
     def answer(self, seconds: float) -> Any:
         """What it says, within so many seconds, not counting those in which a busy machine keeps it waiting.
@@ -233,6 +229,7 @@ class Process:
                 last = now
             except (OSError, EOFError, ValueError) as error:
                 problem = str(error) or "it ended"
+        self.died = True
         raise Died(problem)
 
     def worked(self) -> tuple[bool, float]:
@@ -256,10 +253,10 @@ class Process:
         return f"its processes use {used >> 20:,} MB" if used > MEMORY else ""
 
     def end(self) -> None:
-        """Hang up. Its server is kept for the student's next notebook if nothing of this one is left."""
+        """Hang up. Its server is kept for the next notebook if nothing of this one is left."""
         self.connection.close()
-        if self.server.folder is None and self.server.is_idle():
-            _idle.server = self.server
+        if self.server.folder is None and not self.died and self.server.is_idle():
+            _idle.append(self.server)
         else:
             self.server.end()
 
@@ -298,8 +295,9 @@ class Student:
             if self.starts > RESTARTS or time.monotonic() > self.end_of_time:
                 raise Died(f"its process was started {self.starts} times")
             self.starts += 1
-            self.process, at = Process(self.isolated), ""
+            at = ""
             try:
+                self.process = Process(self.isolated)
                 self.process.answer(ANSWER_SECONDS)
                 loaded = self.ask("load", cells={str(number): source for number, source in self.cells.items()})
                 self.left_out = [(int(number), 0, problem) for number, problem in loaded["problems"].items()]

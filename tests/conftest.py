@@ -1,11 +1,13 @@
 """Loads the notebooks' definitions, so that tests call the very code that a reader sees."""
 
 import functools
+import os
 import re
 import sys
 import types
 from pathlib import Path
 
+import matplotlib
 import matplotlib.pyplot as plt
 import nbformat
 import pytest
@@ -14,10 +16,9 @@ import torch
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from data import samples  # noqa: E402
+from data import download, samples  # noqa: E402
 from tools.notebooks import definitions, read, run_cell, tags  # noqa: E402
 
-STALE = {"hw4_vit"}  # its outputs await a run on real data
 FORBIDDEN = {  # by the handout; a grader may search a file for these words and give no points even for a comment
     "hw4_rnn": r"nn\.(RNN|LSTM|GRU|Linear|Embedding|Dropout)|CrossEntropyLoss|NLLLoss|F\.\w*(loss|cross_entropy)",
     "hw4_seq2seq": r"MultiheadAttention|nn\.Transformer|scaled_dot_product_attention",
@@ -41,6 +42,18 @@ SMALL = {
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: the test takes minutes")
+    for name in [name for name in os.environ if name.startswith("HW4_")]:  # the user's own settings
+        del os.environ[name]
+    os.environ["no_proxy"] = "*"  # the servers of the tests are here
+    matplotlib.use("Agg")
+
+
+@pytest.fixture(autouse=True)
+def precision():
+    """A test that starts a notebook's session leaves the precision of matrix products as it was."""
+    before = torch.get_float32_matmul_precision()
+    yield
+    torch.set_float32_matmul_precision(before)
 
 
 def planted(notebook: nbformat.NotebookNode, right: str, wrong: str) -> nbformat.NotebookNode:
@@ -71,6 +84,7 @@ def vit() -> types.ModuleType:
 def run_cells(tmp_path, monkeypatch):
     """Executes a notebook's cells, up to the first that trains or all of them; returns what they made."""
     monkeypatch.chdir(ROOT)
+    monkeypatch.setattr(download, "CACHE", tmp_path / "cache")
     for function, sizes in SIZES.items():
         monkeypatch.setattr(samples, function, functools.partial(getattr(samples, function), **sizes))
 

@@ -14,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from conftest import ROOT
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
@@ -195,7 +196,7 @@ HOLD = "import sys, time; from common import session; session.run_folder(sys.arg
 
 def test_a_run_folder_in_use_is_refused_and_is_free_once_its_holder_dies(tmp_path):
     command = [sys.executable, "-c", f"{HOLD}; time.sleep(1e6)", str(tmp_path)]
-    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    holder = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     try:
         assert holder.stdout.readline() == "held\n"
         (tmp_path / "checkpoint.pt.abc.part").write_bytes(b"half")  # what the holder is writing

@@ -275,11 +275,13 @@ def test_after_an_interruption_what_is_whole_is_kept_and_the_rest_goes_on(tmp_pa
 
 def test_a_stopped_grading_ends_at_once(monkeypatch):
     runner.stopping.set()
+    process = runner.Process(False)
     try:
         with pytest.raises(runner.Stopped):
-            runner.Process(False).answer(100)
+            process.answer(100)
     finally:
         runner.stopping.clear()
+        process.end()
 
 
 def test_texts_of_notebooks_can_neither_steer_a_terminal_nor_a_spreadsheet():

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -14,7 +15,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import ROOT, STALE
+from conftest import ROOT
 from made_notebooks import COURSE, written
 
 from grader import runner, submissions
@@ -52,14 +53,15 @@ class Forked(Process):
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
         self.connection.close()
+        shutil.rmtree(self.folder)
 
 
-def judged(monkeypatch, name: str, letters: str, *edits: tuple[str, str], **options) -> Grade:
+def judged(monkeypatch, name: str, letters: str, *edits: tuple[str, str], seconds: float = 6.0, **options) -> Grade:
     """The grade of a made notebook's definitions, in some questions."""
     monkeypatch.setattr(runner, "Process", Forked)
     notebook = submissions.parse(written(name, *edits, **options), "made")
     grade = Grade(HOMEWORK[name])
-    examine(Student(notebook.code(), grade), letters.split())
+    examine(Student(notebook.code(), grade, seconds=seconds), letters.split())
     return grade
 
 
@@ -107,9 +109,8 @@ def test_a_finding_on_an_unknown_part_is_refused():
 def test_our_notebooks_earn_every_point(name):
     isolated = not isolation_problem()
     notebook = submissions.parse((ROOT / f"{name}.ipynb").read_bytes(), name)
-    grade = grade_notebook(notebook, name, isolated)
-    judged = [letter for letter in grade.letters() if name not in STALE or letter not in ("1f", "2c", "3e")]
-    assert lost(grade, " ".join(judged)) == {}, told(grade)
+    grade = grade_notebook(notebook, name, isolated, seconds=2 * runner.LOAD_SECONDS)  # also on a slow machine
+    assert lost(grade, " ".join(grade.letters())) == {}, told(grade)
 
 
 NORM = """class Norm(nn.Module):
@@ -318,8 +319,7 @@ def test_a_process_that_ends_is_tried_again_and_then_not_judged(monkeypatch):
 def test_a_training_is_cut_off_and_what_comes_after_it_still_runs(monkeypatch):
     endless = "while True:\n    try:\n        torch.zeros(9).sum()\n    except Exception:\n        pass\n"
     after = f"{endless}for t in iter(int, 1): pass\n[0 for t in iter(int, 1)]\nPatchification = Patchification"
-    monkeypatch.setattr(runner, "LOAD_SECONDS", 1.0)
-    grade = judged(monkeypatch, "hw4_vit", "3a", after=after)
+    grade = judged(monkeypatch, "hw4_vit", "3a", after=after, seconds=1.0)
     assert lost(grade, "3a") == {} and told(grade).count("cut off") == 3
 
 
@@ -368,15 +368,16 @@ def test_a_notebook_sees_nothing_of_the_machine(isolated, tmp_path, monkeypatch)
     assert not seen["/tmp"] and isinstance(seen["/run"], str) and isinstance(seen[str(tmp_path)], str)
 
 
-LEAVES = """
-import subprocess
-open("left", "w").close()
-subprocess.Popen(["sleep", "1000"], start_new_session=True)
-"""
-
-
-@pytest.mark.parametrize(("after", "shared"), (("", True), (LEAVES, False)))
-def test_notebooks_of_one_student_share_the_imports_and_nothing_else(isolated, after, shared):
+@pytest.mark.parametrize(
+    ("after", "shared"),
+    (
+        ("open('left', 'w')", True),
+        ("open('/tmp/left', 'w')", False),
+        ("open('/dev/shm/left', 'w')", False),
+        ("import subprocess; subprocess.Popen(['sleep', '1000'], start_new_session=True)", False),
+    ),
+)
+def test_notebooks_share_the_imports_and_nothing_else(isolated, after, shared):
     for extra in (after, SPY):
         code = submissions.parse(written("hw4_vit", after=extra), "made").code()
         student = Student(code, Grade("hw4_vit"))
@@ -387,9 +388,9 @@ def test_notebooks_of_one_student_share_the_imports_and_nothing_else(isolated, a
             assert seen["secret"] is False and len(seen["processes"]) <= 4
         server = student.process.server
         student.end()
-        assert (vars(runner._idle).get("server") is server) is (shared or extra is SPY)
-    runner.release()
-    assert server.popen.poll() is not None and not vars(runner._idle)
+        assert (server in runner._idle) is (shared or extra is SPY)
+    server.end()
+    runner._idle.remove(server)
 
 
 HOSTILE = """
@@ -413,8 +414,8 @@ def test_a_hostile_notebook_harms_nobody_and_its_sound_code_is_still_judged(isol
 
 
 def test_too_much_memory_of_all_processes_together_ends_them(isolated, monkeypatch):
-    monkeypatch.setattr(runner, "MEMORY", 700 << 20)
-    process, hoard = Process(True), "for i in range(10**9): x = [bytearray(b'x') * (1 << 29)]"
+    monkeypatch.setattr(runner, "MEMORY", 2 << 30)
+    process, hoard = Process(True), "x = bytearray(b'x') * (5 << 29)\nwhile True: pass"
     try:
         process.answer(100)
         for request in ({"ask": "load", "cells": {"0": hoard}}, {"ask": "run", "at": "0.0", "seconds": None}):

@@ -43,7 +43,9 @@ def repository(tmp_path_factory) -> Path:
 
     def git(*words: str) -> None:
         who = ("-c", "user.name=nobody", "-c", "user.email=nobody@example.org")
-        subprocess.run(["git", "-C", str(folder), *who, *words], check=True)
+        here = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+        here["GIT_CONFIG_GLOBAL"] = os.devnull
+        subprocess.run(["git", "-C", str(folder), *who, *words], check=True, env=here)
 
     git("init", "-q", "-b", "main")
     git("add", ".")

@@ -87,6 +87,8 @@ def run_file(notebook: Path, copy: Path, folder: Path, settings: Mapping[str, ob
                     kernel_name="python3",
                     stdout_file=sys.stdout,
                     progress_bar=sys.stderr.isatty(),
+                    start_timeout=600,
+                    iopub_timeout=600,  # seconds, for busy machines
                 )
         except papermill.PapermillExecutionError as failure:
             print(failure, file=sys.stderr)
