@@ -241,6 +241,19 @@ class Process:
                 seconds += sum(process.cpu_times()[:2])
         return waiting, seconds
 
+    def settle(self) -> None:
+        """Give processes that a statement has started two seconds to end.
+
+        Raises:
+            Died: if they use too much.
+        """
+        end = time.monotonic() + 2
+        while len(self.server.family()) > 4 and time.monotonic() < end:  # bubblewrap's two, the server, the worker
+            if problem := self.excess():
+                self.died = True
+                raise Died(problem)
+            time.sleep(0.02)
+
     def excess(self) -> str:
         """What all its processes together use too much of."""
         family, used = self.server.family(), 0
@@ -309,6 +322,7 @@ class Student:
                         continue
                     seconds = None if defines else max(0.3, left / 4)
                     done = self.ask("run", at=at, seconds=seconds, wait=STATEMENT_SECONDS)
+                    self.process.settle()
                     left -= 0 if defines else done["seconds"]
                     if done["problem"]:
                         self.left_out.append((cell, line, done["problem"]))

@@ -246,6 +246,9 @@ class Worker:
         started = time.process_time()
         self.limit.set(seconds or math.inf)
         problem = self.execute(statement, name)
+        for thread in set(threading.enumerate()) - {threading.current_thread()}:
+            if not thread.daemon:
+                thread.join(0.5)  # so that the judge knows to which statement its deeds belong
         self.limit.end = math.inf
         torch.set_grad_enabled(True)
         torch.set_default_dtype(torch.float32)

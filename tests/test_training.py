@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from conftest import ROOT
+from tensorboard.summary.writer import event_file_writer
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -24,6 +25,12 @@ from common.checkpoint import digest
 from common.training import Run, progress, read_run
 
 EPOCHS = 4
+
+
+@pytest.fixture(autouse=True)
+def files_in_order(monkeypatch):
+    """TensorBoard reads the files of one second in the order of their names, which end in a number: "10" before "9"."""
+    monkeypatch.setattr(event_file_writer, "_global_uid", event_file_writer.AtomicCounter(0))
 
 
 def fit(folder, *, epochs=EPOCHS, until=None, dim=3, steps=5, rate=0.01, **options):
