@@ -1,8 +1,5 @@
-"""Faults planted in the code: the checks that stand in view in the notebooks, and the tests of common, notice them."""
+"""Faults planted in the notebooks: the checks that stand there in view notice them."""
 
-import os
-import shutil
-import subprocess
 import sys
 from types import ModuleType
 
@@ -10,7 +7,7 @@ import matplotlib.pyplot as plt
 import nbformat
 import pytest
 import torch
-from conftest import ROOT, planted, read
+from conftest import planted, read
 
 from tools.notebooks import run_cell, tags
 
@@ -116,43 +113,3 @@ def test_the_notebooks_own_check_notices_a_fault(monkeypatch, name, checks, righ
     run(name, read(name), *checks)
     with pytest.raises((AssertionError, RuntimeError)):
         run(name, planted(read(name), right, wrong), *checks)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("file", "right", "wrong", "test"),
-    (
-        ("checkpoint", '_set_random_states(content["random"])', "pass", "test_training.py -k bit_for_bit"),
-        (
-            "checkpoint",
-            "if head[len(_MARK) : -1] != hash",
-            "if 0 and head[len(_MARK) : -1] != hash",
-            "test_training.py -k flip",
-        ),
-        ("training", 'saved["history"], saved["steps"]', 'saved["history"], 0', "test_training.py -k bit_for_bit"),
-        ("files", "fcntl.LOCK_EX", "fcntl.LOCK_SH", "test_common.py -k in_use"),
-        ("loss", "total / counted.sum().clamp_min(1)", "total / counted.numel()", "test_common.py -k ignored"),
-        ("session", "torch.use_deterministic_algorithms(True)", "pass", "test_common.py -k same_order"),
-    ),
-)
-def test_the_tests_of_common_notice_a_fault(tmp_path, file, right, wrong, test):
-    for folder in ("common", "data", "tests", "tools"):
-        shutil.copytree(ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("cache", "__pycache__"))
-    path = tmp_path / "common" / f"{file}.py"
-    text = path.read_text(encoding="utf-8")
-    assert text.count(right) == 1, f"common/{file}.py has no {right!r}: plant this fault elsewhere"
-    path.write_text(text.replace(right, wrong), encoding="utf-8")
-    words = test.split()
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "-p",
-        "no:cacheprovider",
-        f"tests/{words[0]}",
-        *words[1:],
-        "-m",
-        "not slow",
-    ]
-    done = subprocess.run(command, cwd=tmp_path, env=os.environ, capture_output=True, text=True)
-    assert done.returncode == 1 and " failed" in done.stdout, done.stdout[-2000:] + done.stderr[-2000:]
