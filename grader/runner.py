@@ -193,10 +193,10 @@ class Process:
     """A worker: it is asked and killed, no more."""
 
     def __init__(self, isolated: bool):
-        self.server, self.died = None, False
-        with suppress(IndexError):
-            self.server = _idle.pop() if isolated else None
-        self.server = self.server or Server(isolated)
+        try:
+            self.server = _idle.pop() if isolated else Server(False)
+        except IndexError:
+            self.server = Server(True)
         try:
             self.connection = self.server.connect()
         except OSError as error:
@@ -229,7 +229,6 @@ class Process:
                 last = now
             except (OSError, EOFError, ValueError) as error:
                 problem = str(error) or "it ended"
-        self.died = True
         raise Died(problem)
 
     def worked(self) -> tuple[bool, float]:
@@ -250,7 +249,6 @@ class Process:
         end = time.monotonic() + 2
         while len(self.server.family()) > 4 and time.monotonic() < end:  # bubblewrap's two, the server, the worker
             if problem := self.excess():
-                self.died = True
                 raise Died(problem)
             time.sleep(0.02)
 
@@ -265,10 +263,10 @@ class Process:
             return f"it started {len(family)} processes"
         return f"its processes use {used >> 20:,} MB" if used > MEMORY else ""
 
-    def end(self) -> None:
+    def end(self, died: bool = False) -> None:
         """Hang up. Its server is kept for the next notebook if nothing of this one is left."""
         self.connection.close()
-        if self.server.folder is None and not self.died and self.server.is_idle():
+        if self.server.folder is None and not (died or stopping.is_set()) and self.server.is_idle():
             _idle.append(self.server)
         else:
             self.server.end()
@@ -328,7 +326,7 @@ class Student:
                         self.left_out.append((cell, line, done["problem"]))
                 return
             except Died as death:
-                self.end()
+                self.end(died=True)
                 if at:
                     self.skip[at] = f"it ended the grader's process ({death})"
 
@@ -346,10 +344,10 @@ class Student:
             wire.send(self.process.connection, {"ask": operation, **options})
             answer = self.process.answer(wait)
         except OSError as error:
-            self.end()
+            self.end(died=True)
             raise Died(str(error) or "it ended") from error
         except Died:
-            self.end()
+            self.end(died=True)
             raise
         if "ok" in answer:
             return answer["ok"]
@@ -359,9 +357,9 @@ class Student:
             raise Open(f"{name} could not be defined here ({reasons[0]})")
         raise (Open if kind in ("Unfit", "TooLong", "MemoryError", "ModuleNotFoundError") else Wrong)(str(error))
 
-    def end(self) -> None:
+    def end(self, died: bool = False) -> None:
         if self.process is not None:
-            self.process.end()
+            self.process.end(died)
             self.process = None
 
     def cell_of(self, *names: str) -> int | None:

@@ -26,7 +26,6 @@ PAIRS = "I am ill.\tJe suis malade.\nHe's here.\tIl est là !\nGo.\tVa !\nThey a
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     """No test sees the machine's own data or cache."""
-    monkeypatch.delenv("HW4_DATA_DIR", raising=False)
     monkeypatch.setattr(download, "CACHE", tmp_path / "cache")
     return tmp_path / "cache"
 

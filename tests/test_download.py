@@ -114,8 +114,6 @@ def refused():
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     """No test sees the machine's own data or cache, or asks a real address."""
-    for name in ("HW4_DATA_DIR", "HW4_AG_NEWS_URL", "HW4_ENG_FRA_URL", "HW4_CIFAR10_URL"):
-        monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(download, "CACHE", tmp_path / "cache")
     monkeypatch.setattr(ag_news, "URLS", ())
     monkeypatch.setattr(cifar10, "URLS", ())

@@ -58,8 +58,6 @@ def project(tmp_path, monkeypatch):
         monkeypatch.setattr(f"{module}.ROOT", tmp_path)
     monkeypatch.setattr(run_notebooks, "BUILD", tmp_path / "build")
     monkeypatch.setattr(run_notebooks, "definitions", lambda name: definitions(name, read(name, tmp_path)))
-    for name in [name for name in os.environ if name.startswith("HW4_")]:
-        monkeypatch.delenv(name)
     return tmp_path
 
 

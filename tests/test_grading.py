@@ -49,7 +49,7 @@ class Forked(Process):
     def worked(self) -> tuple[bool, float]:
         return False, 0.0
 
-    def end(self) -> None:
+    def end(self, died: bool = False) -> None:
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
         self.connection.close()
@@ -423,7 +423,7 @@ def test_too_much_memory_of_all_processes_together_ends_them(isolated, monkeypat
             with pytest.raises(runner.Died, match=r"use .* MB") if request["ask"] == "run" else nullcontext():
                 process.answer(100)
     finally:
-        process.end()
+        process.end(died=True)
 
 
 def test_where_bubblewrap_is_missing_or_refused_the_reason_is_told(monkeypatch, tmp_path):
