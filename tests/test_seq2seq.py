@@ -9,6 +9,7 @@ from torch import nn
 
 from common.collate import pad
 from data.data import Lang
+from data.eng_fra import PairFile
 from data.splits import leak
 
 SOS, EOS, PAD = 0, 1, -1
@@ -228,6 +229,24 @@ def test_unseen_sentences_stay_unseen_through_chains_of_equal_sources_and_target
     assert leak(pairs, train, test) == leak(pairs, train, validation) == 0
     train, _, test = seq2seq.split_rows(300, 1234)
     assert leak(pairs, train, test) > 0.5 and seq2seq.split_rows(300, 1) != [train, _, test]
+
+
+def test_pretraining_has_short_known_pairs_alone_and_no_held_out_sentence(seq2seq, tmp_path):
+    langs = languages([["je suis pret tom chante .", "i am m ready tom sings ."]])
+    lines = {
+        "Tom sings.": "Tom chante.",  # begins with no form of the filter: kept, once
+        "Tom  sings. ": "Tom, chante.",
+        "I am ready.": "Tom chante.",  # a held-out English sentence, contracted there
+        "Tom!": "Je suis pret.",  # a held-out French sentence, in a pair with an unknown mark
+        "Tom.": "Je suis pret.",
+        "Bob sings.": "Tom chante.",
+        " ".join(["Tom"] * 9): "Tom.",
+        " ".join(["Tom"] * 10): "Tom.",
+    }
+    path = tmp_path / "eng-fra.txt"
+    path.write_text("".join(f"{english}\t{french}\n" for english, french in lines.items()), encoding="utf-8")
+    kept = seq2seq.similar_pairs(PairFile(path, "real", ""), langs, 10, held_out=[["je suis pret .", "i m ready ."]])
+    assert kept == [["tom chante .", "tom sings ."], ["tom .", " ".join(["tom"] * 9)]]
 
 
 # ------------------------------------------------------------------------------------ search
