@@ -53,6 +53,12 @@ class GpuTensor(Tensor):
     def __repr__(self) -> str:
         return repr(self.cpu())
 
+    def __deepcopy__(self, memo: dict) -> Tensor:
+        copied = self.detach().clone()
+        if isinstance(self, torch.nn.Parameter):
+            copied = torch.nn.Parameter(copied, self.requires_grad)
+        return memo.setdefault(id(self), copied)
+
     def __reduce_ex__(self, protocol: int) -> Any:
         return self.inner.__reduce_ex__(protocol)  # a file holds the numbers
 
