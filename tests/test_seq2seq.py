@@ -237,9 +237,8 @@ def test_pretraining_has_short_known_pairs_alone_and_no_held_out_sentence(seq2se
         "Tom sings.": "Tom chante.",  # begins with no form of the filter: kept, once
         "Tom  sings. ": "Tom, chante.",
         "I am ready.": "Tom chante.",  # a held-out English sentence, contracted there
-        "Tom!": "Je suis pret.",  # a held-out French sentence, in a pair with an unknown mark
-        "Tom.": "Je suis pret.",
-        "Bob sings.": "Tom chante.",
+        "Tom.": "Je suis pret.",  # a held-out French sentence
+        "Bob sings.": "Tom chante.",  # an unknown word
         " ".join(["Tom"] * 9): "Tom.",
         " ".join(["Tom"] * 10): "Tom.",
     }
