@@ -204,5 +204,8 @@ def test_odd_settings_end_no_notebook(name, tmp_path):
 def test_part_one_alone_in_an_empty_folder_reaches_its_target(name, tmp_path):
     nbformat.write(standalone(submission.part_one(read(name))), tmp_path / "alone.ipynb")
     error = run_notebooks.run_file(tmp_path / "alone.ipynb", tmp_path / "out.ipynb", tmp_path, {"data": "sample"})
-    (result,) = results(nbformat.read(tmp_path / "out.ipynb", as_version=4))
+    executed = nbformat.read(tmp_path / "out.ipynb", as_version=4)
+    (result,) = results(executed)
     assert error == "" and result["part"] == "assignment" and result["passed"]
+    warnings = [o.text for cell in executed.cells for o in cell.get("outputs", []) if o.get("name") == "stderr"]
+    assert warnings == []

@@ -132,11 +132,13 @@ def test_cleaning_for_publication_keeps_results_and_drops_data_and_progress_bars
         metadata = {"tags": [tag], "cellView": "form", "papermill": {}}
         return nbformat.v4.new_code_cell("1", metadata=metadata, outputs=outputs)
 
-    bar = [("stdout", "\rsearch 9 %"), ("stderr", "100 it/s"), ("stdout", "\r    \rRESULT\n")]
-    cells = [cell("define", *bar), cell("shows-data", ("stdout", "text")), cell("define", ("stdout", "\r 5 %\r   \r"))]
+    bar = [("stdout", "\rsearch 9 %"), ("stderr", "\r100 it/s"), ("stdout", "\r    \rRESULT\n"), ("stderr", "\r   \r")]
+    warned = [("stderr", "UserWarning: careful\n"), ("stdout", "1\n")]
+    cells = [cell("define", *bar), cell("shows-data", ("stdout", "text")), cell("define", *warned)]
     widgets = {"application/vnd.jupyter.widget-state+json": {"version_major": 2}}  # no "state": not rendered
     notebook = clean(nbformat.v4.new_notebook(cells=cells, metadata={"widgets": widgets}), publish=True)
-    assert [[o.text for o in c.outputs] for c in notebook.cells] == [["RESULT\n"], [], []]
+    texts = [[o.text for o in c.outputs] for c in notebook.cells]
+    assert texts == [["RESULT\n"], [], ["1\n", "UserWarning: careful\n"]]
     assert notebook.metadata == {"hw4": {"fingerprint": fingerprint(notebook)}}
     assert notebook.cells[0].metadata == {"tags": ["define"], "cellView": "form"}
 

@@ -112,7 +112,8 @@ def clean(notebook: NotebookNode, publish: bool) -> NotebookNode:
         kept = {name: cell.metadata[name] for name in ("tags", "cellView") if cell.metadata.get(name)}
         cell.metadata = NotebookNode(kept)
         if cell.cell_type == "code":
-            cell.outputs = _as_on_a_terminal([o for o in cell.outputs if o.get("name") != "stderr"])
+            # What comes by stderr stands last, not amid bars of stdout; a warning stays, for the tests to find.
+            cell.outputs = _as_on_a_terminal(sorted(cell.outputs, key=lambda o: o.get("name") == "stderr"))
             if publish and tags(cell) & EMPTIED:
                 cell.outputs = []
     if publish:
