@@ -70,7 +70,7 @@ def test_cells_were_run_once_from_top_to_bottom_without_an_error_or_a_warning(na
     cells = code_cells(read(name))
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1))
     for cell in cells:
-        assert not any(output.output_type == "error" for output in cell.outputs)
+        assert not any(output.output_type == "error" or output.get("name") == "stderr" for output in cell.outputs)
         text = printed(cell)
         assert not re.search(r"Warning|Traceback|\r|[a-z]/s\b|/(home|root|work|tmp|content)/", text), text
         assert all(len(line) <= 100 or line.startswith("RESULT ") for line in text.splitlines()), text
@@ -134,11 +134,12 @@ def test_cleaning_for_publication_keeps_results_and_drops_data_and_progress_bars
 
     bar = [("stdout", "\rsearch 9 %"), ("stderr", "\r100 it/s"), ("stdout", "\r    \rRESULT\n"), ("stderr", "\r   \r")]
     warned = [("stderr", "UserWarning: careful\n"), ("stdout", "1\n")]
-    cells = [cell("define", *bar), cell("shows-data", ("stdout", "text")), cell("define", *warned)]
+    cells = [cell("define", *bar), cell("shows-data", ("stdout", "text")), cell("define", ("stdout", "\r 5 %\r   \r"))]
+    cells.append(cell("define", *warned))
     widgets = {"application/vnd.jupyter.widget-state+json": {"version_major": 2}}  # no "state": not rendered
     notebook = clean(nbformat.v4.new_notebook(cells=cells, metadata={"widgets": widgets}), publish=True)
     texts = [[o.text for o in c.outputs] for c in notebook.cells]
-    assert texts == [["RESULT\n"], [], ["1\n", "UserWarning: careful\n"]]
+    assert texts == [["RESULT\n"], [], [], ["1\n", "UserWarning: careful\n"]]
     assert notebook.metadata == {"hw4": {"fingerprint": fingerprint(notebook)}}
     assert notebook.cells[0].metadata == {"tags": ["define"], "cellView": "form"}
 
