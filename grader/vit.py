@@ -241,7 +241,7 @@ def judge_attention(student: Student, heads: int) -> None:
                 t for y in (x, x.transpose(0, 1)) for t in y.to(given).unfold(2, min(given.shape[-1], D), 1).unbind(2)
             ]
             require(any(is_close(given, piece) for piece in pieces), f"{name} is not given the tokens")
-        maps, joined = [out.double() for _, _, out in calls], (project[1] if project else part.output).double()
+        maps, joined = [out for _, _, out in calls], project[1] if project else part.output
         if project:
             same = any(is_close(part.output, t) for t in (project[2].double(), project[2].double().transpose(0, 1)))
             require(same, "the result is not what the last Linear layer gives")

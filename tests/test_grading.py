@@ -204,6 +204,8 @@ RIGHT = {  # what is unusual: homework, questions, edits of a made notebook
     "all three fused": ("hw4_vit", "3b", [
         (MAPS, "        self.qkv = nn.Linear(dim, 3 * dim)\n"),
         (SPLIT, "        V, Q, K = self.qkv(x).reshape(B, N, -1, 3, self.num_heads).permute(3, 0, 4, 1, 2)\n")]),
+    "float32 alone": ("hw4_vit", "3a 3b 3c 3d", [
+        ("return self.proj(x)", "return self.proj(x.float())"), ("B, N, D = x.shape", "x = x.float(); B, N, D = x.shape")]),
     "square images alone": ("hw4_vit", "3d", [("(height // patch_size[0]) * (width // patch_size[1])", "(height // patch_size[0]) ** 2")]),
     "more dropout, names, a branch": ("hw4_vit", "3a 3b 3c 3d", [
         ("self.proj = nn", "self.drop = nn.Dropout2d(0.1)\n        self.proj = nn"), ("import math\n", "import pandas\nfrom torchvision import models\n"
