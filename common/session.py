@@ -54,7 +54,7 @@ def start(seed: int, device: str = "auto") -> torch.device:
     """
     seed_everything(seed)
     chosen = choose_device(device)
-    torch.set_float32_matmul_precision("medium")  # AMD CPU with AVX-512: twice as fast, by oneDNN; GPU: TF32
+    torch.set_float32_matmul_precision("medium")  # AMD with AVX-512: twice as fast; GPU: TF32; AMX: bfloat16
     if chosen.type == "cpu":
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # it would only cost time
